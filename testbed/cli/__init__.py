@@ -1,0 +1,100 @@
+"""The door: one file per command, imported only when called.
+
+Rule 1: this file imports click and `errors`, nothing else; `testbed --help` must feel instant.
+Rule 2: only here does an error become an exit status, and only here is one printed.
+Rule 3: stdout is for results, stderr for everything else.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import NoReturn
+
+import click
+
+from testbed import __version__
+from testbed.errors import ExitStatus, TestbedError
+
+COMMANDS = {
+    "run": ("testbed.cli.run", "Run a scenario: how often and how fast do two peers connect?"),
+    "check": ("testbed.cli.check", "Check topologies, NAT profiles and scenarios; say all that is wrong."),
+    "list": ("testbed.cli.list_", "List the topologies, profiles, scenarios and agents there are."),
+    "up": ("testbed.cli.up", "Hold a lab until Ctrl-C, for a person to work in."),
+    "exec": ("testbed.cli.exec_", "Run a command in a node of a lab that `up` holds."),
+    "ls": ("testbed.cli.ls", "List the labs that `up` holds on this machine."),
+    "doctor": ("testbed.cli.doctor", "Say what this machine can do, and how to mend the rest."),
+    "schema": ("testbed.cli.schema", "Print the JSON Schema of a kind of file, for editors."),
+}
+
+EXAMPLES = """\b
+Examples:
+  sudo testbed run symmetric_nat           table of success rates, with intervals
+  testbed run classic --trials 5 --json    one JSON document on stdout
+  testbed check my_topology.yaml           every mistake at once, as file:line:column
+  sudo testbed up two_homes                hold a lab; then, elsewhere:
+  sudo testbed exec alice -- ip address    look around in it
+"""
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands by name and imports one when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command = importlib.import_module(COMMANDS[cmd_name][0]).command
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            from difflib import get_close_matches
+
+            near = get_close_matches(args[0], COMMANDS, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            ctx.fail(f"No such command {args[0]!r}.{hint}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=EXAMPLES,
+)
+@click.version_option(__version__, prog_name="testbed")
+def group() -> None:
+    """Through which NATs do two peers connect, how often, how fast, and why not?"""
+
+
+def main() -> NoReturn:
+    """Run the command line and exit with its status (the first that applies of 130, 2, 3, 4, 1, 0)."""
+    sys.exit(_status())
+
+
+def _status() -> int:
+    try:
+        result = group.main(standalone_mode=False)
+    except TestbedError as error:
+        click.echo(f"testbed: {error}" if "\n" not in str(error) else str(error), err=True)
+        return error.exit_status
+    except click.ClickException as error:
+        error.show()
+        return ExitStatus.USAGE
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("testbed: interrupted", err=True)
+        return ExitStatus.INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output went away (`testbed list | head -1`): nothing is left to say.
+        sys.stderr.close()
+        return ExitStatus.OK
+    return result if isinstance(result, int) else ExitStatus.OK
