@@ -19,7 +19,7 @@ import trio
 from testbed.datagram import Endpoint
 from testbed.traversal.candidates import Role
 from testbed.traversal.events import Connected, Event, Exhausted, Failed, Relay, Unsupported
-from testbed.traversal.turn import Credentials
+from testbed.traversal.rendezvous import ServerAddresses as ServerAddresses
 
 EXIT_UNSUPPORTED = 77
 """The exit status by which an external program says "unsupported"; test programs have said "skipped" so for long."""
@@ -49,20 +49,6 @@ OpenSocket: TypeAlias = Callable[[Endpoint], Socket]
 
 OnEvent: TypeAlias = Callable[[Event], None]
 """Called at once, in the agent's own task; it must not block."""
-
-
-@dataclass(frozen=True, slots=True)
-class ServerAddresses:
-    """Where the rendezvous is."""
-
-    stun: tuple[Endpoint, ...]
-    """One of each address of the server: an end asks all of them."""
-    turn: Endpoint | None
-    """None where there is no relay at all."""
-    credentials: Credentials
-    """For the relay."""
-    realm: str
-    signalling: Endpoint
 
 
 @dataclass(frozen=True, slots=True)

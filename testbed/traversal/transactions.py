@@ -54,6 +54,11 @@ class Transactions(Generic[Context]):
         self._pending[transaction_id] = _Pending(request, context, now, now + self._rto, 1, limit)
         self._outbox.append(request)
 
+    def context(self, transaction_id: bytes) -> Context | None:
+        """What is remembered of an outstanding request."""
+        pending = self._pending.get(transaction_id)
+        return pending.context if pending is not None else None
+
     def answered(self, transaction_id: bytes) -> tuple[Context, int] | None:
         """What was remembered of it, and when it was first sent; None for one that is not ours, or no longer."""
         pending = self._pending.pop(transaction_id, None)

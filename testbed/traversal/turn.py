@@ -61,7 +61,7 @@ class AllocationFailed:
 
 @dataclass(frozen=True, slots=True)
 class Permitted:
-    """This peer may send to us through the relay; `bound` where it has a channel."""
+    """The peer may send to us through the relay; `bound` where it has a channel."""
 
     t: int
     peer: Endpoint
