@@ -1,0 +1,1 @@
+"""What trials gave: one record each, the folder that keeps them, and the document that sums them up."""

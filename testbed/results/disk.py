@@ -1,0 +1,92 @@
+"""Writing to a disk that may be full, read-only or somebody else's.
+
+Rule 1: every OSError of writing becomes a MachineError that says what could not be written, and why.
+Rule 2: a file is either the old one or the new one, never a part (write beside it, then rename).
+Rule 3: what a run under sudo makes belongs to the person who called sudo.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from testbed.errors import MachineError
+
+_WORDS: Mapping[int, str] = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EROFS: "the file system is read-only",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "not permitted",
+    errno.ENOTDIR: "a part of this path is a file, not a folder",
+    errno.ENAMETOOLONG: "the name is too long",
+    errno.EIO: "the disk reports an error",
+}
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """A user and a group, by number."""
+
+    uid: int
+    gid: int
+
+
+def caller(environ: Mapping[str, str], euid: int) -> Owner | None:
+    """Who called sudo; None when nobody did, or when we are not root anyway."""
+    uid, gid = environ.get("SUDO_UID", ""), environ.get("SUDO_GID", "")
+    if euid != 0 or not uid.isdecimal() or not gid.isdecimal():
+        return None
+    return Owner(int(uid), int(gid))
+
+
+def give(path: Path, owner: Owner | None) -> None:
+    """Make `path` the owner's; a link itself, not what it points to."""
+    if owner is not None:
+        os.chown(path, owner.uid, owner.gid, follow_symlinks=False)
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn an OSError of writing `path` into a MachineError with the mending words."""
+    try:
+        yield
+    except OSError as error:
+        code = error.errno or 0
+        words = _WORDS.get(code) or (os.strerror(code) if code else str(error))
+        mend = "free some space there" if code in _FULL else "name a folder that can be written: --out DIR"
+        raise MachineError(f"cannot write {path}: {words}", mend=mend) from error
+
+
+def make_folder(path: Path, owner: Owner | None, made: Callable[[Path], None]) -> None:
+    """Make `path` and the parents it lacks, the owner's all; calls `made` with each new one, outermost first."""
+    missing = []
+    while not path.exists():
+        missing.append(path)
+        path = path.parent
+    for folder in reversed(missing):
+        folder.mkdir()
+        made(folder)
+        give(folder, owner)
+
+
+def write_whole(path: Path, data: bytes, owner: Owner | None) -> None:
+    """Put `data` in the place of `path` in one step; on failure nothing of it remains. Raises MachineError."""
+    draft = path.with_name(f".{path.name}.draft")
+    with explained(path):
+        try:
+            with draft.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            give(draft, owner)
+            draft.replace(path)
+        except BaseException:
+            with suppress(OSError):
+                draft.unlink()
+            raise
