@@ -4,8 +4,8 @@ Rule 1: a check is a Binding request under the short-term credentials of the end
         them is refused and learns nothing.
 Rule 2: a check from an address that we did not know makes a peer-reflexive candidate, and any check that comes in on
         a pair that is not valid yet triggers one back on that pair, at once (RFC 8445 §7.3.1.4).
-Rule 3: the controlling end nominates the first valid pair; the controlled end uses the pair on which it was
-        nominated, once that is valid for it too.
+Rule 3: the controlling end nominates the first valid pair; the controlled end uses the pair that was nominated last,
+        once that is valid for it too.
 Rule 4: RFC 8445 §7.2.5.2.1 calls a check failed whose answer comes from another address than was asked. Here that
         pair is kept for later (`settle`), behind the address that the answer came from: two NATs that map by address
         and port but filter by less give each direction a mapping of its own, and such a path carries bytes both ways.
@@ -69,7 +69,7 @@ class RemoteLearnt:
 
 @dataclass(frozen=True, slots=True)
 class Selected:
-    """Both ends have agreed on this pair, as far as this end knows."""
+    """Both ends have agreed on this pair, as far as this end knows. A controlled end may say so again of another."""
 
     t: int
     pair: Pair
@@ -116,8 +116,9 @@ class Checks:
     def other_end(self, description: Description, now: int) -> None:
         """Learn the other end's candidates and credentials; check back whoever checked us before."""
         is_first, self._other = self._other is None, description
-        if is_first:
-            for pair in list(self._pairs.values()):
+        for pair in self._pairs.values():
+            pair.remote_type = self._type_of(pair.remote)
+            if is_first:
                 self._send(pair, None, now)
 
     def check(self, remote: Endpoint, attempt: int, now: int) -> None:
@@ -243,7 +244,7 @@ class Checks:
 
     def _select_if_agreed(self, pair: Pair, now: int) -> None:
         works = pair.is_valid or pair.answered_from is not None
-        if self.selected is None and pair.is_nominated and works:
+        if self.selected is not pair and pair.is_nominated and works:
             self.selected = pair
             self._events.append(Selected(now, pair))
 
@@ -255,10 +256,12 @@ class Checks:
         if key not in self._pairs:
             if len(self._pairs) >= MAX_PAIRS:
                 return None
-            known = self._other.candidates if self._other is not None else ()
-            kind = next((entry.type for entry in known if entry.address == remote), CandidateType.PEER_REFLEXIVE)
-            self._pairs[key] = Pair(base, remote, kind)
+            self._pairs[key] = Pair(base, remote, self._type_of(remote))
         return self._pairs[key]
+
+    def _type_of(self, remote: Endpoint) -> CandidateType:
+        known = self._other.candidates if self._other is not None else ()
+        return next((entry.type for entry in known if entry.address == remote), CandidateType.PEER_REFLEXIVE)
 
     def _send(self, pair: Pair, attempt: int | None, now: int) -> None:
         if self._other is None:

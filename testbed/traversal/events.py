@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields
+from enum import StrEnum
 from typing import Any, ClassVar
 
 from testbed.datagram import Endpoint
@@ -196,6 +197,8 @@ def from_json(value: object) -> Event:
 def _plain(value: object) -> object:
     if isinstance(value, Endpoint):
         return str(value)
+    if isinstance(value, StrEnum):
+        return value.value
     return [_plain(entry) for entry in value] if isinstance(value, tuple) else value
 
 

@@ -1,0 +1,87 @@
+"""Two UDP peers and a rendezvous, each peer behind its own NATs, in virtual time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from random import Random
+
+from testbed.datagram import Endpoint
+from testbed.traversal.candidates import Role
+from testbed.traversal.events import Connected, Event
+from testbed.traversal.rendezvous import Rendezvous
+from testbed.traversal.strategies import strategy
+from testbed.traversal.turn_server import OpenRelay
+from testbed.traversal.udp_peer import UdpPeer
+from tests.traversal.network import SECOND, Nat, Network
+
+SERVER = ("11.0.0.1", "11.0.0.2")
+ALICE, BOB = "192.168.1.2", "192.168.2.2"
+
+
+@dataclass
+class Pair:
+    """A trial: run it, then look at what both ends said."""
+
+    alice_behind: tuple[Nat, ...] = ()
+    bob_behind: tuple[Nat, ...] = ()
+    network: Network = field(default_factory=Network)
+    hosts: tuple[str, str] = (ALICE, BOB)
+    rounds: int = 3
+    deadline: int = 10 * SECOND
+    has_relay: bool = True
+
+    def __post_init__(self) -> None:
+        self.rendezvous = Rendezvous(SERVER, Random(f"rendezvous {self.network.seed}"))
+        self.network.add(self.rendezvous, *SERVER)
+        self.network.on_step.append(self._step)
+        self.events: dict[str, list[Event]] = {"alice": [], "bob": []}
+        self.relays: list[Endpoint] = []
+        self.alice = self._peer("alice", "bob", Role.CONTROLLING, self.hosts[0], self.alice_behind)
+        self.bob = self._peer("bob", "alice", Role.CONTROLLED, self.hosts[1], self.bob_behind)
+
+    def _peer(self, name: str, other: str, role: Role, host: str, behind: tuple[Nat, ...]) -> UdpPeer:
+        peer = UdpPeer(
+            name=name,
+            peer=other,
+            role=role,
+            bases=[Endpoint(host, 40000)],
+            servers=self.rendezvous.servers,
+            strategy=strategy("reflexive", {"rounds": self.rounds}),
+            deadline=self.deadline,
+            setup_deadline=10 * SECOND,
+            rng=Random(f"{name} {self.network.seed}"),
+        )
+        self.network.add(peer, host, behind=behind)
+        return peer
+
+    def _step(self, now: int) -> None:
+        self.events["alice"] += self.alice.events()
+        self.events["bob"] += self.bob.events()
+        for event in self.rendezvous.events():
+            if isinstance(event, OpenRelay):
+                if self.has_relay:
+                    self.rendezvous.relay_opened(event.endpoint, now)
+                else:
+                    self.rendezvous.relay_refused(event.endpoint, now)
+
+    def run(self, limit: int = 25 * SECOND) -> Pair:
+        """Until both are connected or have given up."""
+        self.alice.start(self.network.now)
+        self.bob.start(self.network.now)
+        self.network.run(limit, stop=lambda: all(self.is_over(name) for name in self.events))
+        return self
+
+    def is_over(self, name: str) -> bool:
+        words = set(self.words(name))
+        return bool(words & {"connected", "failed"}) or {"exhausted", "relay"} <= words
+
+    def connected(self, name: str) -> Connected | None:
+        return next((event for event in self.events[name] if isinstance(event, Connected)), None)
+
+    @property
+    def is_direct(self) -> bool:
+        return all(self.connected(name) is not None for name in self.events)
+
+    def words(self, name: str) -> Sequence[str]:
+        return [event.word for event in self.events[name]]
