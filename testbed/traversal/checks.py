@@ -29,8 +29,12 @@ NOMINATION_WAITS = tuple(wait * 1_000_000 for wait in (50, 100, 200, 400, 400, 4
 """Nanoseconds from each nominating check to the next; after the last the pair is given up."""
 REMEMBERED = 512
 """Checks whose answer is still waited for; older ones are forgotten."""
-MAX_PAIRS = 64
-"""A stranger cannot make pairs, but the other end could be hostile."""
+MAX_PEER_REFLEXIVE = 8
+"""Addresses of the other end that checks taught us. Two NATs that map by address and port show a new one with every
+answer, without end."""
+TRIGGER_GAP = 50_000_000
+"""Nanoseconds between two triggered checks on one pair: each answers a check of the other end, and two ends that
+answer each other at once would never stop."""
 
 
 @dataclass(slots=True)
@@ -47,6 +51,7 @@ class Pair:
     is_nominated: bool = False
     is_given_up: bool = False
     rtt: int | None = None
+    triggered_at: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,8 +211,7 @@ class Checks:
         if message.has(Attribute.USE_CANDIDATE) and self._role is Role.CONTROLLED:
             pair.is_nominated = True
             self._select_if_agreed(pair, now)
-        if not pair.is_valid:
-            self._send(pair, None, now)
+        self._trigger(pair, now)
 
     def _reply(self, datagram: Datagram, message: Message, key: bytes | None) -> None:
         data = stun.encode(message, key=key)
@@ -227,8 +231,8 @@ class Checks:
         elif not pair.is_valid:
             pair.answered_from = source
             better = self._pair(pair.local, source)
-            if better is not None and not better.is_valid:
-                self._send(better, None, now)
+            if better is not None:
+                self._trigger(better, now)
         if self._role is Role.CONTROLLING:
             if sent.nominates and pair is self._nominating:
                 pair.is_nominated = True
@@ -254,14 +258,22 @@ class Checks:
         """The pair, made where there is none; None where there are too many."""
         key = (base, remote)
         if key not in self._pairs:
-            if len(self._pairs) >= MAX_PAIRS:
+            kind = self._type_of(remote)
+            learnt = sum(pair.remote_type is CandidateType.PEER_REFLEXIVE for pair in self._pairs.values())
+            if kind is CandidateType.PEER_REFLEXIVE and learnt >= MAX_PEER_REFLEXIVE * len(self._bases):
                 return None
-            self._pairs[key] = Pair(base, remote, self._type_of(remote))
+            self._pairs[key] = Pair(base, remote, kind)
         return self._pairs[key]
 
     def _type_of(self, remote: Endpoint) -> CandidateType:
         known = self._other.candidates if self._other is not None else ()
         return next((entry.type for entry in known if entry.address == remote), CandidateType.PEER_REFLEXIVE)
+
+    def _trigger(self, pair: Pair, now: int) -> None:
+        if pair.is_valid or (pair.triggered_at is not None and now - pair.triggered_at < TRIGGER_GAP):
+            return
+        pair.triggered_at = now
+        self._send(pair, None, now)
 
     def _send(self, pair: Pair, attempt: int | None, now: int) -> None:
         if self._other is None:
