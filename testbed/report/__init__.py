@@ -1,0 +1,1 @@
+"""From the result document to what a person sees."""
