@@ -71,7 +71,12 @@ class MessageReceived:
 
 def encode(message: JsonObject) -> bytes:
     """One datagram. Raises SignallingError where it would be too big."""
-    data = bytes([SIGNALLING_MAGIC]) + json.dumps(message, separators=(",", ":"), ensure_ascii=False).encode()
+    try:
+        text = json.dumps(message, separators=(",", ":"), ensure_ascii=False)
+    except RecursionError as error:
+        raise SignallingError("a message nested too deeply") from error
+    # An escaped lone surrogate is JSON, and json.loads lets it in again in this form.
+    data = bytes([SIGNALLING_MAGIC]) + text.encode(errors="surrogatepass")
     if len(data) > MAX_SIZE:
         raise SignallingError(f"a message of {len(data)} bytes; at most {MAX_SIZE} fit")
     return data
