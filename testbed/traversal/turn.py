@@ -94,12 +94,12 @@ def encode_channel_data(channel: int, data: bytes) -> bytes:
     return _CHANNEL_HEADER.pack(channel, len(data)) + data
 
 
-def decode_channel_data(data: bytes) -> tuple[int, bytes] | None:
+def decode_channel_data(data: bytes, channels: range = CHANNELS) -> tuple[int, bytes] | None:
     """(channel, data), or None where it is no ChannelData. What follows its length is padding and cut off."""
     if len(data) < 4:
         return None
     channel, length = _CHANNEL_HEADER.unpack_from(data)
-    if channel not in CHANNELS or length > len(data) - 4:
+    if channel not in channels or length > len(data) - 4:
         return None
     return channel, data[4 : 4 + length]
 

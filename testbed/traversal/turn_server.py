@@ -20,7 +20,7 @@ from typing import TypeAlias
 from testbed.datagram import Datagram, Endpoint
 from testbed.traversal import stun
 from testbed.traversal.stun import Attribute, Kind, Message, Method, StunFormatError, Value
-from testbed.traversal.turn import CHANNELS, UDP, decode_channel_data, encode_channel_data
+from testbed.traversal.turn import UDP, decode_channel_data, encode_channel_data
 from testbed.traversal.turn_authentication import Authenticated, Authenticator
 
 SECOND = 1_000_000_000
@@ -29,6 +29,9 @@ DEFAULT_LIFETIME, LONGEST_LIFETIME = 600, 3600
 PERMISSION_LIFETIME = 300 * SECOND
 CHANNEL_LIFETIME = 600 * SECOND
 RESERVATION_LIFETIME = 30 * SECOND
+SERVED_CHANNELS = range(0x4000, 0x8000)
+"""RFC 5766 §11. RFC 8656 stops at 0x4FFF, to be told from DTLS and QUIC, which never come to a relay; Debian's
+turnutils_uclient draws from the older range."""
 RELAY_PORTS = range(49152, 65536)
 """RFC 8656 §7.2."""
 PORT_TRIES = 8
@@ -125,7 +128,7 @@ class TurnServer:
             return True
         if datagram.destination != self._local:
             return False
-        if (channel_data := decode_channel_data(datagram.data)) is not None:
+        if (channel_data := decode_channel_data(datagram.data, SERVED_CHANNELS)) is not None:
             self._from_channel(datagram.source, *channel_data, now)
             return True
         try:
@@ -308,7 +311,7 @@ class TurnServer:
     def _channel_bind(self, message: Message, client: Endpoint, who: Authenticated, now: int) -> Message:
         allocation = self._of(client, who)
         number, peer = message.number(Attribute.CHANNEL_NUMBER), message.endpoint(Attribute.XOR_PEER_ADDRESS)
-        if number is None or peer is None or number not in CHANNELS:
+        if number is None or peer is None or number not in SERVED_CHANNELS:
             raise _RefusedError(400, "Bad Request")
         bound = allocation.channels.get(number)
         if (bound is not None and bound[0] != peer) or allocation.channel_of(peer) not in (None, number):
