@@ -21,6 +21,8 @@ Probability = NewType("Probability", int)
 
 NS_PER_SECOND = 1_000_000_000
 PPM = 1_000_000
+MOST = 2**63 - 1
+"""The largest quantity: what 64 bits with a sign hold, as in the kernel's own attributes."""
 
 DURATION_UNITS: Mapping[str, int] = {
     "ns": 1,
@@ -135,6 +137,8 @@ def _factor(unit: str, units: Mapping[str, int], example: str) -> int:
 def _exact(value: Decimal, text: str, finest: str) -> int:
     if value != value.to_integral_value():
         raise ValueError(f"{text} is finer than {finest}")
+    if value > MOST:
+        raise ValueError(f"{text} is more than any network has")
     return int(value)
 
 

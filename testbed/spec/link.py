@@ -7,12 +7,13 @@ Words and meanings: tc-netem(8).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
-from testbed.spec.model import Duration, Model, Probability, Rate
+from testbed.spec.model import Duration, Model, Probability, Rate, Whole
 
 
 class Distribution(StrEnum):
@@ -37,6 +38,16 @@ class GilbertElliott(Model):
     """Loss in the bad state (tc's 1-h)."""
 
 
+def _is_bursty(value: Any) -> str:
+    return "bursts" if isinstance(value, (dict, GilbertElliott)) else "share"
+
+
+Loss = Annotated[
+    Annotated[Probability, Tag("share")] | Annotated[GilbertElliott, Tag("bursts")], Discriminator(_is_bursty)
+]
+"""A share of frames, or a model for bursts: told apart by their shape, so that a mistake gets one message."""
+
+
 class Impairment(Model):
     """What one direction of a link does to frames. Nothing, unless it is said."""
 
@@ -48,7 +59,7 @@ class Impairment(Model):
     """How much one frame's jitter depends on the one before (uniform distribution only)."""
     distribution: Distribution = Distribution.UNIFORM
     """The shape of the jitter."""
-    loss: Probability | GilbertElliott = 0
+    loss: Loss = 0
     """Share of frames that vanish, or a Gilbert-Elliott model for bursts."""
     duplicate: Probability = 0
     """Share of frames that arrive twice."""
@@ -58,7 +69,7 @@ class Impairment(Model):
     """Share of frames that skip the delay."""
     rate: Rate | None = None
     """Line speed; a FIFO in front of the delay. No limit unless said."""
-    limit: Annotated[int, Field(ge=1, le=10_000_000)] = 1000
+    limit: Annotated[Whole, Field(ge=1, le=10_000_000)] = 1000
     """Most frames that may wait in this direction."""
 
     @property
@@ -71,6 +82,18 @@ class Impairment(Model):
         """Whether a frame passes as through a bare wire."""
         return not (self.is_random or self.delay or self.rate)
 
+    def contradictions(self) -> Iterator[str]:
+        """What is said but could have no effect, or what tc would refuse, as sentences."""
+        if not self.jitter:
+            if self.correlation:
+                yield "correlation has no effect without jitter"
+            if self.distribution is not Distribution.UNIFORM:
+                yield f"distribution {self.distribution.value!r} has no effect without jitter"
+        elif self.correlation and self.distribution is not Distribution.UNIFORM:
+            yield f"correlation goes with the uniform distribution only, not with {self.distribution.value!r}"
+        if self.reorder and not self.delay:
+            yield "reorder has no effect without delay: the frames that skip it arrive first"
+
 
 class Link(Model):
     """Both directions of a link, and what they share."""
@@ -79,7 +102,7 @@ class Link(Model):
     """From the node towards its uplink."""
     down: Impairment = Impairment()
     """From the uplink towards the node."""
-    mtu: Annotated[int, Field(ge=576, le=65535)] = 1500
+    mtu: Annotated[Whole, Field(ge=576, le=65535)] = 1500
     """Largest IP packet; 1280 is the least that carries QUIC (RFC 9000 §14)."""
-    seed: Annotated[int, Field(ge=0, lt=2**64)] | None = None
+    seed: Annotated[Whole, Field(ge=0, lt=2**64)] | None = None
     """The link's own random seed; derived from the trial's unless said."""

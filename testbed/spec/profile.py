@@ -6,12 +6,14 @@ a run says so. Two axes everywhere, mapping and filtering: RFC 4787 dropped the 
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, PlainSerializer, SerializationInfo, ValidationInfo, WithJsonSchema
 
-from testbed.spec.model import Duration, Model
+from testbed.spec.model import Duration, Flag, Model, Whole, describe, from_file
 
 PORT_MIN, PORT_MAX = 1024, 65535
 SECOND = 1_000_000_000
@@ -77,22 +79,62 @@ class Engine(StrEnum):
     """The kernel's own masquerade, as on a real Linux router."""
 
 
+def _read_range(value: Any, info: ValidationInfo) -> Any:
+    if not from_file(info):
+        return value
+    match = re.fullmatch(r"([0-9]{1,5})\s*-\s*([0-9]{1,5})", value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError(f"{describe(value)} is not a range of ports: write for example {PORT_MIN}-{PORT_MAX}")
+    first, last = int(match[1]), int(match[2])
+    if not 1 <= first <= last <= PORT_MAX:
+        raise ValueError(f"{value} is not a range of ports: the first is at least 1, the last at most {PORT_MAX}")
+    return first, last
+
+
+def _write_range(value: tuple[int, int], info: SerializationInfo) -> Any:
+    return f"{value[0]}-{value[1]}" if info.context and info.context.get("written") else value
+
+
+PortRange = Annotated[
+    tuple[int, int],
+    BeforeValidator(_read_range),
+    PlainSerializer(_write_range),
+    WithJsonSchema({"type": "string", "pattern": r"^[0-9]{1,5}\s*-\s*[0-9]{1,5}$", "examples": ["1024-65535"]}),
+]
+
+
+def _read_block(value: Any) -> Any:
+    return None if value == "none" else value
+
+
+def _write_block(value: int | None, info: SerializationInfo) -> Any:
+    return "none" if value is None and info.context and info.context.get("written") else value
+
+
+Block = Annotated[
+    Annotated[Whole, Field(ge=1, le=PORT_MAX)] | None,
+    BeforeValidator(_read_block),
+    PlainSerializer(_write_block),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1, "maximum": PORT_MAX}, {"const": "none"}]}),
+]
+
+
 class Ports(Model):
     """Port assignment (RFC 4787 §4.2)."""
 
-    preserve: bool = True
+    preserve: Flag = True
     """Port preservation: keep the internal port where it is free."""
     otherwise: Otherwise = Otherwise.RANDOM
     """The choice where the port is not preserved."""
-    step: Annotated[int, Field(ge=-1024, le=1024)] = 1
+    step: Annotated[Whole, Field(ge=-1024, le=1024)] = 1
     """Distance from one sequential port to the next; negative counts down."""
-    range: tuple[int, int] = (PORT_MIN, PORT_MAX)
+    range: PortRange = (PORT_MIN, PORT_MAX)
     """First and last port that may be assigned, written `1024-65535`."""
-    parity: bool = False
+    parity: Flag = False
     """Port parity preservation: even stays even (REQ-4)."""
-    block: int | None = None
-    """Ports a subscriber gets as one block (RFC 7422), or none."""
-    overload: bool = False
+    block: Block = None
+    """Ports a subscriber gets as one block (RFC 7422), or `none`."""
+    overload: Flag = False
     """Port overloading: two inside hosts may share one external endpoint (REQ-1)."""
 
 
@@ -110,22 +152,62 @@ class NatProfile(Model):
 
     name: str = "unnamed"
     description: str = ""
+    """One sentence; `testbed list` shows it."""
     sources: tuple[str, ...] = ()
+    """Where the values come from: documents, source files, measurements."""
     observed_on: tuple[str, ...] = ()
+    """Which devices and versions behave like this."""
     mapping: Dependence = Dependence.ENDPOINT_INDEPENDENT
+    """When a new remote gets a new mapping (RFC 4787 §4.1); `none` is a firewall, which translates nothing."""
     filtering: Dependence = Dependence.ADDRESS_AND_PORT_DEPENDENT
+    """Which remotes may send in through a mapping (RFC 4787 §5); `none` lets everything in."""
     ports: Ports = Ports()
+    """Port assignment (RFC 4787 §4.2)."""
     pooling: Pooling = Pooling.PAIRED
-    external_addresses: Annotated[int, Field(ge=1, le=64)] = 1
-    session_reply: bool = False
+    """Whether one inside host keeps one external address (RFC 4787 §4.1)."""
+    external_addresses: Annotated[Whole, Field(ge=1, le=64)] = 1
+    """How many external addresses there are to map to."""
+    session_reply: Flag = False
+    """Whether the answer to an admitted inbound flow leaves by the mapping that the flow came in on. RFC 4787 does not
+    say; with it, more pairs of address-dependent mappings can be punched."""
     hairpinning: Hairpinning = Hairpinning.NONE
+    """Whether inside hosts reach each other by external endpoints, and what source they then see (RFC 4787 §6)."""
     udp_timeout: Duration = 180 * SECOND
+    """How long an idle UDP mapping lives (RFC 4787 §4.3)."""
     tcp_timeout: TcpTimeout = TcpTimeout()
+    """How long idle TCP mappings live (RFC 5382 REQ-5)."""
     refresh: Refresh = Refresh.BOTH
+    """Which direction keeps a mapping alive (RFC 4787 §4.3)."""
     unsolicited: Unsolicited = Unsolicited.DROP
-    max_mappings: Annotated[int, Field(ge=1, le=65535)] = 65535
-    udp_blocked: bool = False
+    """What becomes of an inbound packet that nothing permits."""
+    max_mappings: Annotated[Whole, Field(ge=1, le=65535)] = 65535
+    """Most mappings at once; a packet that would need one more is dropped."""
+    udp_blocked: Flag = False
     """Forward no UDP at all (RFC 8445 calls such networks UDP-hostile)."""
     engine: Engine = Engine.AUTO
+    """What makes this NAT in a lab."""
     unknowns: tuple[str, ...] = ()
     """Fields whose value no source states; each holds its default."""
+    evidence: dict[str, str] = Field(default_factory=dict)
+    """Field -> the source of its value, where it is written as `{value: …, source: …}`."""
+
+    def contradictions(self) -> Iterator[tuple[str, str]]:
+        """(field, sentence) for what is said but could have no effect, or cannot be."""
+        ports, written = self.ports, self.ports.model_fields_set
+        if "step" in written and ports.otherwise is not Otherwise.SEQUENTIAL:
+            yield "ports.step", "has no effect unless otherwise is 'sequential'"
+        if ports.step == 0:
+            yield "ports.step", "a step of 0 would give every mapping the same port"
+        size = ports.range[1] - ports.range[0] + 1
+        if ports.block is not None and ports.block > size:
+            yield "ports.block", f"{ports.block} ports do not fit into the range of {size}"
+        if self.external_addresses == 1 and "pooling" in self.model_fields_set and self.pooling is Pooling.ARBITRARY:
+            yield "pooling", "'arbitrary' has no effect with one external address"
+        if self.mapping is Dependence.NONE:
+            yield from self._contradictions_of_a_firewall()
+
+    def _contradictions_of_a_firewall(self) -> Iterator[tuple[str, str]]:
+        translating = ("ports", "pooling", "external_addresses", "session_reply", "hairpinning", "max_mappings")
+        for name in translating:
+            if name in self.model_fields_set and name not in self.unknowns:
+                yield name, "has no effect where mapping is 'none': a firewall translates nothing"

@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
-from testbed.spec.model import Duration, Model, Probability
+from testbed.spec.model import Duration, Model, OneOrMore, Probability, Whole
 
 SECOND = 1_000_000_000
+
+AGENTS: Mapping[str, str] = {
+    "quic": "a QUIC connection through the relay, then NAT traversal with path probes, validation and migration",
+    "udp": "the same rounds without QUIC: STUN connectivity checks, then application bytes",
+}
+"""The reference agents: name -> what it does."""
+
+STRATEGIES: Mapping[str, Mapping[str, tuple[int, int]]] = {"reflexive": {"rounds": (1, 10)}}
+"""Name -> its parameters, each a whole number between two bounds. What they mean is in traversal/strategies.py."""
+
+DEFAULT_STRATEGY = "reflexive"
+
+NOT_YET = ("events", "population", "bench")
+"""Keys that later versions of this format have: refused by name, not as a spelling mistake."""
 
 
 class Links(StrEnum):
@@ -23,15 +38,41 @@ class Links(StrEnum):
 class Command(Model):
     """An external program that runs an end, under the contract of docs/agents.md."""
 
-    command: tuple[str, ...]
+    command: Annotated[tuple[str, ...], Field(min_length=1)]
     """The program and its arguments."""
 
 
-Agent = str | Command
+def _shape(value: Any) -> str | None:
+    """Which member of the unions below a value is; told apart by shape, so that a mistake gets one message."""
+    match value:
+        case dict() | Command():
+            return "program"
+        case bool():
+            return "flag"
+        case int():
+            return "whole"
+        case float():
+            return "number"
+        case str():
+            return "text"
+        case _:
+            return None
+
+
+_Text = Annotated[str, Tag("text")]
+_Program = Annotated[Command, Tag("program")]
+
+Agent = Annotated[_Text | _Program, Discriminator(_shape)]
 """A reference agent's name (`quic`, `udp`), or an external program."""
 
-FactorValue = str | int | float | bool | Command
+FactorValue = Annotated[
+    _Text | Annotated[int, Tag("whole")] | Annotated[float, Tag("number")] | Annotated[bool, Tag("flag")] | _Program,
+    Discriminator(_shape),
+]
 """One value of a factor, as written."""
+
+Product = dict[str, Annotated[tuple[FactorValue, ...], OneOrMore()]]
+"""Factor -> its values."""
 
 
 class Bound(Model):
@@ -44,15 +85,17 @@ class Bound(Model):
 class Expectation(Model):
     """A gate: the success rate of some cells, pooled. See DESIGN on met, missed, inconclusive."""
 
-    where: dict[str, FactorValue] = {}
+    where: dict[str, FactorValue] = Field(default_factory=dict)
     """Factors that select cells; all cells if empty."""
     success_rate: Bound
+    """direct / (direct + relayed + failed), as an interval of it."""
 
 
 class LabChoice(Model):
     """What the lab is made with."""
 
     links: Links = Links.AUTO
+    """netem, our own wire, or netem where the kernel has it."""
 
 
 class Scenario(Model):
@@ -60,17 +103,27 @@ class Scenario(Model):
 
     name: str = "unnamed"
     description: str = ""
+    """What question this answers; `testbed list` shows it."""
     topology: str
+    """A topology's name, or the path of its file."""
     agent: Agent = "quic"
-    matrix: tuple[dict[str, tuple[FactorValue, ...]], ...] = ({},)
-    """Products of factors; their union, in order, is the list of cells."""
+    """What runs at both ends, unless the matrix varies it."""
+    matrix: Annotated[tuple[Product, ...], OneOrMore()] = ({},)
+    """Products of factors; their union, in order, is the list of cells. A factor is a nat or router (its profile),
+    `strategy`, `agent`, or a dotted path into the topology such as `nodes.alice.link.loss`."""
     pairs: tuple[tuple[str, str], ...] = ()
     """Which peers try to meet; the first of a pair is the QUIC client. Needed beyond two peers."""
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] = Field(default_factory=dict)
     """Parameters of the strategy."""
-    trials: Annotated[int, Field(ge=1, le=1_000_000)] = 30
+    trials: Annotated[Whole, Field(ge=1, le=1_000_000)] = 30
+    """How often each cell is tried."""
     deadline: Duration = 10 * SECOND
+    """From the first connectivity check to application bytes over the direct path."""
     setup_deadline: Duration = 10 * SECOND
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 1
+    """For what comes before: gathering, signalling, relay."""
+    seed: Annotated[Whole, Field(ge=0, lt=2**63)] = 1
+    """What every die of a run is thrown from."""
     expect: tuple[Expectation, ...] = ()
+    """Gates; a missed one makes the exit status 1."""
     lab: LabChoice = LabChoice()
+    """What the lab is made with."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from enum import StrEnum
 from ipaddress import IPv4Network
 
+from pydantic import Field
+
 from testbed.spec.link import Link
 from testbed.spec.model import Duration, Model
 
@@ -51,7 +53,7 @@ class Topology(Model):
 
     name: str = "unnamed"
     description: str = ""
-    regions: dict[str, dict[str, Duration]] = {}
+    regions: dict[str, dict[str, Duration]] = Field(default_factory=dict)
     """Region -> {other region: one-way delay}; empty where there is one core."""
     nodes: dict[str, Node]
     """In file order, which is the order of addresses."""
