@@ -42,7 +42,8 @@ class UsageError(TestbedError):
 class Problem:
     """One thing that is wrong in a file that a person wrote.
 
-    `line` and `column` count from 1, as editors do; 0 means that the file as a whole is meant.
+    `line` and `column` count from 1, as editors do; 0 means that the file as a whole is meant. An empty `file` means
+    a word of the command line.
     """
 
     file: str
@@ -53,7 +54,7 @@ class Problem:
 
     def __str__(self) -> str:
         where = self.file if self.line == 0 else f"{self.file}:{self.line}:{self.column}"
-        return f"{where}: {self.path}: {self.message}" if self.path else f"{where}: {self.message}"
+        return ": ".join(part for part in (where, self.path, self.message) if part)
 
 
 class SpecError(UsageError):

@@ -102,8 +102,9 @@ def read(path: Path) -> tuple[Source, bytes]:
     try:
         if path.is_dir():
             raise SpecError([Problem(shown, 0, 0, "", "is a folder; name a file in it")])
-        content = path.read_bytes()
-    except FileNotFoundError:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except (FileNotFoundError, ValueError):  # ValueError: a zero byte in the name
         raise SpecError([Problem(shown, 0, 0, "", "no such file")]) from None
     except OSError as error:
         raise SpecError([Problem(shown, 0, 0, "", f"cannot be read: {error.strerror or error}")]) from None

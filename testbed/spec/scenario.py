@@ -23,8 +23,12 @@ STRATEGIES: Mapping[str, Mapping[str, tuple[int, int]]] = {"reflexive": {"rounds
 
 DEFAULT_STRATEGY = "reflexive"
 
-NOT_YET = ("events", "population", "bench")
+NOT_YET = (("events",), ("population",), ("bench",), ("lab", "kernel"), ("lab", "time"))
 """Keys that later versions of this format have: refused by name, not as a spelling mistake."""
+
+MOST_TRIALS = 1_000_000
+SEEDS = 2**63
+"""A seed is less than this."""
 
 
 class Links(StrEnum):
@@ -79,7 +83,9 @@ class Bound(Model):
     """An interval that a rate must lie in."""
 
     at_least: Probability | None = None
+    """Met when the whole interval is at or above this."""
     at_most: Probability | None = None
+    """Met when the whole interval is at or below this."""
 
 
 class Expectation(Model):
@@ -115,13 +121,13 @@ class Scenario(Model):
     """Which peers try to meet; the first of a pair is the QUIC client. Needed beyond two peers."""
     parameters: dict[str, Any] = Field(default_factory=dict)
     """Parameters of the strategy."""
-    trials: Annotated[Whole, Field(ge=1, le=1_000_000)] = 30
+    trials: Annotated[Whole, Field(ge=1, le=MOST_TRIALS)] = 30
     """How often each cell is tried."""
     deadline: Duration = 10 * SECOND
     """From the first connectivity check to application bytes over the direct path."""
     setup_deadline: Duration = 10 * SECOND
     """For what comes before: gathering, signalling, relay."""
-    seed: Annotated[Whole, Field(ge=0, lt=2**63)] = 1
+    seed: Annotated[Whole, Field(ge=0, lt=SEEDS)] = 1
     """What every die of a run is thrown from."""
     expect: tuple[Expectation, ...] = ()
     """Gates; a missed one makes the exit status 1."""

@@ -14,6 +14,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 import yaml
@@ -93,9 +94,12 @@ class _Node:
 def _compose(file: str, events: Iterator[Any]) -> _Node | None:
     """The nodes of the one document; None where there is none."""
     anchors: dict[str | None, _Node | None] = {}
+    made_so_far = count(1)
 
     def node(event: Any, depth: int) -> _Node:
         mark = _mark(event.start_mark)
+        if next(made_so_far) > MAX_NODES:
+            raise _refusal(file, mark, f"more than {MAX_NODES} values")
         if isinstance(event, yaml.AliasEvent):
             known = anchors.get(event.anchor)
             if known is None:
