@@ -89,19 +89,23 @@ Duration = Annotated[
     int,
     _reader(units.parse_duration, "20ms"),
     _writer(units.format_duration),
-    WithJsonSchema({"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?\s*(ns|us|µs|ms|s|min|h)$", "examples": ["20ms"]}),
+    WithJsonSchema(
+        {"type": "string", "pattern": r"^\s*[0-9]+(\.[0-9]+)?\s*(ns|us|µs|ms|s|min|h)\s*$", "examples": ["20ms"]}
+    ),
 ]
 Rate = Annotated[
     int,
     _reader(units.parse_rate, "10mbit"),
     _writer(units.format_rate),
-    WithJsonSchema({"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?\s*[kmg]?bit$", "examples": ["10mbit"]}),
+    WithJsonSchema({"type": "string", "pattern": r"^\s*[0-9]+(\.[0-9]+)?\s*[kmg]?bit\s*$", "examples": ["10mbit"]}),
 ]
 Probability = Annotated[
     int,
     _reader(units.parse_probability, "0.1%"),
     _writer(units.format_probability),
-    WithJsonSchema({"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?\s*%$", "examples": ["0.1%"]}),
+    WithJsonSchema(
+        {"type": "string", "pattern": r"^\s*0*(100(\.0+)?|[0-9]{1,2}(\.[0-9]{1,4}0*)?)\s*%\s*$", "examples": ["0.1%"]}
+    ),
 ]
 Whole = Annotated[int, Strict()]
 """A whole number: neither `true` nor the text `5` is one."""

@@ -148,9 +148,10 @@ class TcpTimeout(Model):
 
 
 class NatProfile(Model):
-    """How one kind of NAT, or firewall, behaves. Defaults are those of DESIGN: a strict, dropping NAT."""
+    """How one kind of NAT, or firewall, behaves. What is not said is as in a strict NAT that keeps ports and drops."""
 
     name: str = "unnamed"
+    """As its file is called."""
     description: str = ""
     """One sentence; `testbed list` shows it."""
     sources: tuple[str, ...] = ()
@@ -183,7 +184,7 @@ class NatProfile(Model):
     max_mappings: Annotated[Whole, Field(ge=1, le=65535)] = 65535
     """Most mappings at once; a packet that would need one more is dropped."""
     udp_blocked: Flag = False
-    """Forward no UDP at all (RFC 8445 calls such networks UDP-hostile)."""
+    """Forward no UDP at all, as a few percent of networks do (RFC 9308 §2)."""
     engine: Engine = Engine.AUTO
     """What makes this NAT in a lab."""
     unknowns: tuple[str, ...] = ()

@@ -79,18 +79,19 @@ def _take_evidence(
         deeper = model.model_fields[key].annotation if key in model.model_fields else None
         if isinstance(value, dict) and "value" in value and key in model.model_fields and key not in PROSE:
             text = _text(source, value, here)
-            if value["value"] == UNKNOWN:
-                unknowns.append(here)
-            else:
-                plain[key] = value["value"]
             evidence[here] = text
-        elif isinstance(value, dict) and isinstance(deeper, type) and issubclass(deeper, BaseModel):
+            value = value["value"]
+            if value == UNKNOWN:
+                unknowns.append(here)
+                continue
+        elif value == UNKNOWN and key in model.model_fields and key not in PROSE:
+            source.add(here, 'what is unknown is written {value: unknown, source: "where it should be said"}')
+            continue
+        if isinstance(value, dict) and isinstance(deeper, type) and issubclass(deeper, BaseModel):
             inner, more, further = _take_evidence(source, value, deeper, here)
             plain[key] = inner
             evidence |= more
             unknowns += further
-        elif value == UNKNOWN and key in model.model_fields and key not in PROSE:
-            source.add(here, 'what is unknown is written {value: unknown, source: "where it should be said"}')
         else:
             plain[key] = value
     return plain, evidence, unknowns

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag, WithJsonSchema
 
 from testbed.spec.model import Duration, Model, OneOrMore, Probability, Whole
 
@@ -64,9 +64,10 @@ def _shape(value: Any) -> str | None:
 
 
 _Text = Annotated[str, Tag("text")]
+_AgentName = Annotated[str, WithJsonSchema({"type": "string", "enum": list(AGENTS)}), Tag("text")]
 _Program = Annotated[Command, Tag("program")]
 
-Agent = Annotated[_Text | _Program, Discriminator(_shape)]
+Agent = Annotated[_AgentName | _Program, Discriminator(_shape)]
 """A reference agent's name (`quic`, `udp`), or an external program."""
 
 FactorValue = Annotated[
@@ -83,18 +84,27 @@ class Bound(Model):
     """An interval that a rate must lie in."""
 
     at_least: Probability | None = None
-    """Met when the whole interval is at or above this."""
+    """The least rate that is good enough."""
     at_most: Probability | None = None
-    """Met when the whole interval is at or below this."""
+    """The highest rate that is still right."""
 
 
 class Expectation(Model):
-    """A gate: the success rate of some cells, pooled. See DESIGN on met, missed, inconclusive."""
+    """A gate: the success rate of some cells, pooled.
+
+    Met when the whole Clopper-Pearson interval is on its side, missed when it is on the other, else inconclusive.
+    """
 
     where: dict[str, FactorValue] = Field(default_factory=dict)
     """Factors that select cells; all cells if empty."""
     success_rate: Bound
     """direct / (direct + relayed + failed), as an interval of it."""
+
+
+def _parameters_schema() -> dict[str, Any]:
+    known = {name: bounds for parameters in STRATEGIES.values() for name, bounds in parameters.items()}
+    whole = {name: {"type": "integer", "minimum": least, "maximum": most} for name, (least, most) in known.items()}
+    return {"properties": whole, "additionalProperties": False}
 
 
 class LabChoice(Model):
@@ -108,6 +118,7 @@ class Scenario(Model):
     """Which cells there are, and how often each is tried."""
 
     name: str = "unnamed"
+    """As its file is called."""
     description: str = ""
     """What question this answers; `testbed list` shows it."""
     topology: str
@@ -119,7 +130,7 @@ class Scenario(Model):
     `strategy`, `agent`, or a dotted path into the topology such as `nodes.alice.link.loss`."""
     pairs: tuple[tuple[str, str], ...] = ()
     """Which peers try to meet; the first of a pair is the QUIC client. Needed beyond two peers."""
-    parameters: dict[str, Any] = Field(default_factory=dict)
+    parameters: Annotated[dict[str, Any], Field(json_schema_extra=_parameters_schema())] = Field(default_factory=dict)
     """Parameters of the strategy."""
     trials: Annotated[Whole, Field(ge=1, le=MOST_TRIALS)] = 30
     """How often each cell is tried."""

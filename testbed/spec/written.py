@@ -51,10 +51,14 @@ Prefix = Annotated[
 ]
 
 
+PRESET_NAME: Mapping[str, Any] = {"type": "string", "description": "A preset's name."}
+"""Its schema; schema.py puts the names in."""
+
+
 class WrittenLink(Impairment):
     """A link: a preset, what both directions share, and what each has of its own."""
 
-    preset: str | None = None
+    preset: Annotated[str, WithJsonSchema(dict(PRESET_NAME))] | None = None
     """A link by name; the keys beside it override it."""
     up: Impairment = Impairment()
     """From the node towards its uplink; overrides the keys above."""
@@ -70,9 +74,7 @@ def _as_preset(value: Any) -> Any:
     return {"preset": value} if isinstance(value, str) else value
 
 
-PresetName: Mapping[str, Any] = {"type": "string", "description": "A preset's name."}
-
-LinkOrPreset = Annotated[WrittenLink, Shorthand(_as_preset, dict(PresetName))]
+LinkOrPreset = Annotated[WrittenLink, Shorthand(_as_preset, dict(PRESET_NAME))]
 
 
 class WrittenNode(Model):
@@ -80,7 +82,7 @@ class WrittenNode(Model):
 
     kind: NodeKind
     """What the node is for."""
-    uplink: Annotated[tuple[str, ...], OneOrMore(), Field(min_length=1)]
+    uplink: Annotated[tuple[str, ...], Field(min_length=1), OneOrMore()]
     """`internet`, a region, a nat or a router; or a list of those, where the node is multi-homed."""
     link: Annotated[tuple[LinkOrPreset, ...], OneOrMore()] = (WrittenLink(),)
     """The link to the uplink; a list of as many where there are several that differ."""
