@@ -49,6 +49,18 @@ class Claim:
 
     local: Endpoint
     remote: Endpoint
+    """Where its packets go to."""
+    received_from: Endpoint | None = None
+    """Where the other's come from, if that is another address: each direction may have a mapping of its own."""
+
+    @property
+    def source(self) -> Endpoint:
+        """Where the other's packets come from."""
+        return self.received_from or self.remote
+
+    def addresses(self) -> tuple[str, ...]:
+        """Every address that the claim names."""
+        return self.local.host, self.remote.host, self.source.host
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +87,13 @@ class End:
 
     def digests_sent(self) -> set[int]:
         """Payloads that left on the claimed path."""
-        return {p.digest for p in self.sent if self.claim == Claim(p.source, p.destination)}
+        claim = self.claim
+        return {p.digest for p in self.sent if claim and (p.source, p.destination) == (claim.local, claim.remote)}
 
     def digests_received(self) -> set[int]:
         """Payloads that arrived on the claimed path."""
-        return {p.digest for p in self.received if self.claim == Claim(p.destination, p.source)}
+        claim = self.claim
+        return {p.digest for p in self.received if claim and (p.destination, p.source) == (claim.local, claim.source)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +128,7 @@ def _doubts(one: End, other: End, relays: frozenset[str]) -> tuple[tuple[str, ..
     if len(claims) == 1:
         return (ENDS_DISAGREE,), "one end says that it is connected, the other does not"
     for end, claim in zip((one, other), claims, strict=True):
-        if claim.remote.host in relays or claim.local.host in relays:
+        if relays.intersection(claim.addresses()):
             return (CLAIM_REFUTED,), f"the claimed path {claim.local} to {claim.remote} is the relay's"
         if claim.local.host not in end.addresses:
             return (CLAIM_REFUTED,), f"{claim.local} is not an address of the end that claims it"

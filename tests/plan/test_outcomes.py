@@ -30,7 +30,28 @@ BOB = End(
 )
 SILENT_A, SILENT_B = replace(ALICE, claim=None), replace(BOB, claim=None)
 
+ELSEWHERE = Endpoint("11.0.0.6", 40001)
+"""A mapping that alice's NAT uses towards bob only, where it maps by address and port."""
+BOB_HEARS_ELSEWHERE = replace(
+    BOB, claim=Claim(B, A_OUTSIDE, ELSEWHERE), received=frozenset({Passage(ELSEWHERE, B, 1)})
+)
+
 ROWS = [
+    ("each direction has a mapping of its own, and the claim says so", ALICE, BOB_HEARS_ELSEWHERE, Outcome.DIRECT, ()),
+    (
+        "packets from an address that was not claimed prove nothing",
+        ALICE,
+        replace(BOB_HEARS_ELSEWHERE, claim=Claim(B, A_OUTSIDE)),
+        Outcome.RELAYED,
+        (CLAIM_REFUTED,),
+    ),
+    (
+        "bytes that come from the relay are relayed, wherever answers go",
+        ALICE,
+        replace(BOB, claim=Claim(B, A_OUTSIDE, RELAY)),
+        Outcome.RELAYED,
+        (CLAIM_REFUTED,),
+    ),
     ("both say so and packets passed both ways", ALICE, BOB, Outcome.DIRECT, ()),
     ("direct needs no relay", replace(ALICE, relayed=False), replace(BOB, relayed=False), Outcome.DIRECT, ()),
     ("neither says so, the relay works", SILENT_A, SILENT_B, Outcome.RELAYED, ()),
