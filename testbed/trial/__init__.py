@@ -1,0 +1,1 @@
+"""One plan -> one record; a campaign of plans; local engines."""

@@ -1,0 +1,132 @@
+"""One trial inside a lab: servers up, both ends run, the capture drained, the wire watched.
+
+Rule 1: nothing is slept for. The rendezvous is ready when it is bound; the ends are stopped when both are finished.
+Rule 2: whatever of ours dies ends the trial at once and is its reason for being `broken`.
+Rule 3: a watchdog on the wall clock, later than every deadline, makes `broken` of a trial that hangs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+
+import trio
+
+from testbed.agents.contract import AgentResult, AgentSetup, ServerAddresses, is_finished
+from testbed.agents.external import run_external_agent
+from testbed.agents.quic import run_quic_agent
+from testbed.agents.rendezvous import run_rendezvous
+from testbed.agents.udp import run_udp_agent
+from testbed.errors import BrokenError, TestbedError
+from testbed.lab.lab import Lab
+from testbed.plan.seeds import derive
+from testbed.plan.trials import CellPlan
+from testbed.spec.scenario import Command
+from testbed.traversal.candidates import Role
+from testbed.traversal.events import Event
+from testbed.units import seconds
+
+DRAIN_EVERY = 0.05
+"""Seconds between two looks into the capture rings."""
+GRACE = 10.0
+"""Seconds beyond all deadlines after which a trial is taken for hung."""
+REFERENCE = {"quic": run_quic_agent, "udp": run_udp_agent}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What is the same for every trial of a run."""
+
+    deadline: int
+    setup_deadline: int
+    parameters: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Attempt:
+    """What both ends said, and what of ours broke."""
+
+    results: dict[str, AgentResult] = field(default_factory=dict)
+    seen: dict[str, list[Event]] = field(default_factory=dict)
+    broken: str | None = None
+
+
+def run_attempt(lab: Lab, cell: CellPlan, settings: Settings, seed: int) -> Attempt:
+    """Run both ends of `cell` in `lab` until both are finished."""
+    attempt = Attempt(seen={name: [] for name in cell.ends})
+    try:
+        trio.run(_run, lab, cell, settings, seed, attempt, strict_exception_groups=False)
+    except (TestbedError, OSError) as error:
+        attempt.broken = str(error)
+    return attempt
+
+
+async def _run(lab: Lab, cell: CellPlan, settings: Settings, seed: int, attempt: Attempt) -> None:
+    limit = seconds(settings.setup_deadline + settings.deadline) + GRACE
+    stop = trio.Event()
+    with trio.move_on_after(limit) as watchdog:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_drain, lab)
+            nursery.start_soon(_watch_wire, lab)
+            serve = partial(
+                run_rendezvous,
+                cell.servers,
+                open_socket=partial(lab.open_socket, cell.rendezvous),
+                seed=derive(seed, "rendezvous"),
+            )
+            servers: ServerAddresses = await nursery.start(serve)
+            async with trio.open_nursery() as ends:
+                for name in cell.ends:
+                    ends.start_soon(_run_end, lab, cell, _setup(cell, name, servers, settings, seed), attempt, stop)
+            nursery.cancel_scope.cancel()
+    if watchdog.cancelled_caught:
+        attempt.broken = f"the trial hung: an end was not finished {limit:g} s after its start"
+
+
+def _setup(cell: CellPlan, name: str, servers: ServerAddresses, settings: Settings, seed: int) -> AgentSetup:
+    controlling, controlled = cell.ends
+    return AgentSetup(
+        name=name,
+        peer=controlled if name == controlling else controlling,
+        role=Role.CONTROLLING if name == controlling else Role.CONTROLLED,
+        addresses=tuple(map(str, cell.network.boxes[name].addresses())),
+        servers=servers,
+        deadline=settings.deadline,
+        setup_deadline=settings.setup_deadline,
+        seed=derive(seed, "agent", name),
+        strategy=cell.strategy,
+        parameters=settings.parameters,
+    )
+
+
+async def _run_end(lab: Lab, cell: CellPlan, setup: AgentSetup, attempt: Attempt, stop: trio.Event) -> None:
+    def on_event(event: Event) -> None:
+        attempt.seen[setup.name].append(event)
+        if all(map(is_finished, attempt.seen.values())):
+            stop.set()
+
+    if isinstance(cell.agent, Command):
+        result = await run_external_agent(
+            setup,
+            command=cell.agent.command,
+            spawn=partial(lab.spawn, setup.name),
+            on_event=on_event,
+            stop=stop,
+        )
+    else:
+        run = REFERENCE[cell.agent]
+        result = await run(setup, open_socket=partial(lab.open_socket, setup.name), on_event=on_event, stop=stop)
+    attempt.results[setup.name] = result
+
+
+async def _drain(lab: Lab) -> None:
+    while lab.capture is not None:
+        lab.capture.drain()
+        await trio.sleep(DRAIN_EVERY)
+
+
+async def _watch_wire(lab: Lab) -> None:
+    if lab.wire is not None:
+        await trio.lowlevel.wait_readable(lab.wire.fileno())
+        raise BrokenError(lab.wire.death())

@@ -1,0 +1,212 @@
+"""A run: from a loaded scenario to its document, trial by trial, each kept before anything else happens.
+
+Rule 1: all that can fail for reasons of this machine fails before the folder is made.
+Rule 2: the parent prepares (imports, messages, rules) and forks; it never enters a lab.
+Rule 3: a trial that is broken stays broken: it is run again only when a person resumes the run.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Protocol
+
+from pydantic import JsonValue
+
+from testbed import __version__
+from testbed.agents import quic
+from testbed.errors import UsageError
+from testbed.lab import links, namespaces
+from testbed.lab.blueprint import Blueprint, Links, draw
+from testbed.plan.outcomes import Outcome
+from testbed.plan.trials import CellPlan, plan_cell, trial_seed
+from testbed.results.document import Document, Lab
+from testbed.results.folder import Folder, run_name
+from testbed.results.inputs import Manifest
+from testbed.results.record import Key, Record
+from testbed.results.summary import PlannedCell, Run, plain, summarise
+from testbed.spec import scenario as spec
+from testbed.spec.loader import LoadedScenario
+from testbed.spec.scenario import Command
+from testbed.trial.attempt import GRACE, Settings
+from testbed.trial.engine import Engine, Finished
+from testbed.trial.work import DRAFT, CaptureKept, Task, broken, work
+from testbed.units import seconds
+
+JOBS_PER_CORE = 4
+"""Trials mostly wait; more than these would colour times."""
+STARTUP = 5.0
+"""Seconds beyond the trial's own watchdog after which its process is ended."""
+
+
+class Watcher(Protocol):
+    """Who is told how far a run is (report/progress.py has this shape)."""
+
+    def resumed(self, record: Record) -> None:
+        """A trial that an earlier run finished."""
+
+    def finished(self, record: Record, now: int) -> None:
+        """A trial finished."""
+
+    def tick(self, now: int) -> None:
+        """Time has passed."""
+
+    def note(self, text: str, now: int) -> None:
+        """Something that is not about one trial."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """What the command line says beyond the scenario."""
+
+    jobs: int | None = None
+    links: spec.Links | None = None
+    keep: CaptureKept = "failed"
+
+
+class Campaign:
+    """A run that is ready to start. Making one raises MachineError or UsageError, and leaves nothing."""
+
+    def __init__(self, loaded: LoadedScenario, choices: Choices, now: int) -> None:
+        """`now`: nanoseconds since 1970, for the run's name."""
+        self._loaded, self._choices = loaded, choices
+        scenario = loaded.scenario
+        self.plans = tuple(map(plan_cell, loaded.cells))
+        self._check_programs()
+        namespaces.ensure_rights()
+        self.links: Links = links.choose(choices.links or scenario.lab.links)
+        if any(plan.agent == "quic" for plan in self.plans):
+            quic.warm()
+        self._blueprints = _blueprints(self.plans, self.links)
+        self._settings = Settings(scenario.deadline, scenario.setup_deadline, dict(scenario.parameters))
+        self.jobs = choices.jobs or JOBS_PER_CORE * len(os.sched_getaffinity(0))
+        self.manifest = Manifest(
+            run=run_name(scenario.name, scenario.seed, now),
+            testbed=__version__,
+            seed=scenario.seed,
+            settings={"links": self.links, "cells": [plan.id for plan in self.plans]},
+        )
+        self.inputs: Mapping[str, str] = dict(loaded.files)
+
+    @property
+    def cells(self) -> tuple[PlannedCell, ...]:
+        """As progress and document name them."""
+        return tuple(
+            PlannedCell(
+                plan.id, {name: plain(value) for name, value in plan.factors.items()}, self._loaded.scenario.trials
+            )
+            for plan in self.plans
+        )
+
+    def run(self, folder: Folder, watcher: Watcher) -> None:
+        """Run every trial that the folder does not hold yet; leaving early keeps what is finished."""
+        done = folder.finished()
+        last: dict[tuple[str, int], Record] = {}
+        for key in sorted(done):
+            last[key.cell, key.index] = done[key]
+        for record in last.values():
+            if record.outcome is not Outcome.BROKEN:
+                watcher.resumed(record)
+        tasks = list(self._tasks(folder, last))
+        engine = Engine(
+            work,
+            jobs=self.jobs,
+            builders=len(os.sched_getaffinity(0)),
+            limit=lambda _: seconds(self._settings.setup_deadline + self._settings.deadline) + GRACE + STARTUP,
+            on_tick=lambda: watcher.tick(time.monotonic_ns()),
+        )
+        for finished in engine.run(tasks):
+            record = _record_of(finished)
+            folder.append(record)
+            if finished.task.capture.exists():
+                folder.adopt(finished.task.capture)
+            watcher.finished(record, time.monotonic_ns())
+
+    def document(self, folder: Folder) -> Document:
+        """What the trials gave so far."""
+        scenario = self._loaded.scenario
+        run = Run(
+            name=folder.manifest.run,
+            scenario=scenario.name,
+            seed=scenario.seed,
+            lab=Lab(kernel="host", links=self.links, time="real"),
+            environment=environment(),
+            cells=self.cells,
+            expect=scenario.expect,
+            notes=(*folder.notes, *_unknowns(self._loaded)),
+        )
+        return summarise(run, folder.records())
+
+    def _tasks(self, folder: Folder, last: Mapping[tuple[str, int], Record]) -> Iterator[Task]:
+        """What is to be run, cell after cell; a trial that was broken gets another attempt."""
+        for plan in self.plans:
+            for index in range(self._loaded.scenario.trials):
+                before = last.get((plan.id, index))
+                if before is not None and before.outcome is not Outcome.BROKEN:
+                    continue
+                attempt = 1 if before is None else before.attempt + 1
+                yield Task(
+                    plan,
+                    self._blueprints[plan.id],
+                    index,
+                    attempt,
+                    trial_seed(self._loaded.scenario.seed, plan.id, index),
+                    self._settings,
+                    self._choices.keep,
+                    folder.capture_path(Key(plan.id, index, attempt)),
+                )
+
+    def _check_programs(self) -> None:
+        for plan in self.plans:
+            if isinstance(plan.agent, Command) and shutil.which(plan.agent.command[0]) is None:
+                raise UsageError(f"agent: command: there is no program {plan.agent.command[0]!r} that could be run")
+
+
+def _record_of(finished: Finished[Task]) -> Record:
+    task = finished.task
+    if finished.payload is not None:
+        return Record.from_line(finished.payload)
+    task.capture.with_name(f".{task.capture.name}{DRAFT}").unlink(missing_ok=True)
+    return broken(task, finished.died or "the trial's process ended without a word")
+
+
+def _blueprints(plans: Sequence[CellPlan], made_with: Links) -> dict[str, Blueprint]:
+    """Of every cell. What several cells have in common is prepared once (`prepare` remembers)."""
+    return {plan.id: draw(plan.network, made_with) for plan in plans}
+
+
+def _unknowns(loaded: LoadedScenario) -> Iterator[str]:
+    """Which default stands in for what no source says of a profile."""
+    profiles = {profile.name: profile for cell in loaded.cells for profile in cell.profiles.values()}
+    for profile in profiles.values():
+        if profile.unknowns:
+            yield f"profile {profile.name}: no source says {', '.join(profile.unknowns)}; the defaults stand in"
+
+
+def environment() -> dict[str, JsonValue]:
+    """What must be the same for two runs' numbers to be compared: slow facts only."""
+    return {
+        "testbed": __version__,
+        "kernel_release": platform.release(),
+        "machine": platform.machine(),
+        "cpu_model": _cpu_model(),
+        "cpus": len(os.sched_getaffinity(0)),
+        "python": platform.python_version(),
+        "aioquic": version("aioquic"),
+    }
+
+
+def _cpu_model() -> str:
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return "unknown"
+    return next(
+        (line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name")), "unknown"
+    )

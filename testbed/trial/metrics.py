@@ -1,0 +1,101 @@
+"""From what both ends said to the numbers of a trial (DESIGN of each metric: docs/concepts.md).
+
+Rule 1: a time is the difference of two events of one clock; the slower end counts where both have one.
+Rule 2: a time that was not reached is censored at the limit that ended the waiting, never left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from testbed.traversal.events import Check, Connected, Data, Event, Gathered, Relay, RoundOfChecks, Start
+from testbed.units import seconds
+
+E = TypeVar("E", bound=Event)
+Events = Mapping[str, Sequence[Event]]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What ends the waiting, in nanoseconds."""
+
+    setup_deadline: int
+    deadline: int
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Values by the names of `results.record.METRICS`, and what the missing ones are known to exceed."""
+
+    metrics: dict[str, float | None]
+    censored: dict[str, float]
+
+
+def measure(events: Events, controlling: str, relays: frozenset[str], limits: Limits, *, direct: bool) -> Measured:
+    """The metrics of a trial that counts. `events`: of both ends. `relays`: addresses of the relay."""
+    metrics: dict[str, float | None] = {
+        "candidate_discovery_time": _slower(events, _discovery),
+        "time_to_traverse": _traverse(events, relays) if direct else None,
+        "connect_time": _slower(events, _connect),
+        "relay_rtt": _rtt(events, controlling, Relay),
+        "direct_rtt": _rtt(events, controlling, Connected) if direct else None,
+        "probes_sent": float(sum(len(list(_of(said, Check))) for said in events.values())),
+        "attempts": float(max((e.round for said in events.values() for e in _of(said, RoundOfChecks)), default=0)),
+    }
+    limit_of = {
+        "candidate_discovery_time": limits.setup_deadline,
+        "time_to_traverse": None if direct else limits.deadline,
+        "connect_time": limits.setup_deadline + limits.deadline,
+    }
+    censored = {name: seconds(limit) for name, limit in limit_of.items() if metrics[name] is None and limit is not None}
+    return Measured(metrics, censored)
+
+
+def first_direct_data(said: Sequence[Event], relays: frozenset[str]) -> Data | None:
+    """The first application bytes that arrived over a path that is not the relay's."""
+    return next((e for e in _of(said, Data) if not {e.local.host, e.remote.host} & relays), None)
+
+
+def _of(said: Iterable[Event], kind: type[E]) -> Iterable[E]:
+    return (event for event in said if isinstance(event, kind))
+
+
+def _first(said: Sequence[Event], *kinds: type[Event]) -> int | None:
+    return next((event.t for event in said if isinstance(event, kinds)), None)
+
+
+def _between(start: int | None, end: int | None) -> float | None:
+    return None if start is None or end is None else seconds(max(0, end - start))
+
+
+def _slower(events: Events, time_of: object) -> float | None:
+    assert callable(time_of)
+    times = [time_of(said) for said in events.values()]
+    return None if None in times else max(times)
+
+
+def _discovery(said: Sequence[Event]) -> float | None:
+    return _between(_first(said, Start), _first(said, Gathered))
+
+
+def _connect(said: Sequence[Event]) -> float | None:
+    return _between(_first(said, Start), _first(said, Data, Relay, Connected))
+
+
+def _traverse(events: Events, relays: frozenset[str]) -> float | None:
+    starts = [start for said in events.values() if (start := _first(said, Check)) is not None]
+    arrivals = [first_direct_data(said, relays) for said in events.values()]
+    if not starts or None in arrivals:
+        return None
+    return _between(min(starts), max(arrival.t for arrival in arrivals if arrival is not None))
+
+
+def _rtt(events: Events, controlling: str, kind: type[Relay] | type[Connected]) -> float | None:
+    """As the controlling end measured it, else as the other did."""
+    for name in sorted(events, key=lambda name: name != controlling):
+        for event in _of(events[name], kind):
+            if event.rtt is not None:
+                return seconds(event.rtt)
+    return None

@@ -1,0 +1,199 @@
+"""A trial's process, from the fork to its one record.
+
+Rule 1: a world of its own, a fresh lab in it, both ends, the verdict, the record; then the process ends and the
+        kernel takes everything back.
+Rule 2: a lab is built while holding a token of a core (`Door.building`): building is all CPU.
+Rule 3: the capture is written beside its place and renamed, so that a killed trial leaves no part of a file.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from testbed.agents.contract import AgentResult
+from testbed.errors import TestbedError
+from testbed.lab import namespaces
+from testbed.lab.blueprint import Blueprint
+from testbed.lab.lab import Lab, build
+from testbed.lab.wire.ring import Packet
+from testbed.plan.outcomes import CLAIM_REFUTED, Outcome, Verdict, judge
+from testbed.plan.trials import CellPlan
+from testbed.results.record import BUSY_MACHINE, CAPTURE_DROPS, LATE_EVENT_LOOP, NatReport, Record, warning
+from testbed.results.record import Event as RecordEvent
+from testbed.results.summary import plain
+from testbed.traversal.events import Connected, to_json
+from testbed.trial.attempt import Attempt, Settings, run_attempt
+from testbed.trial.drops import Drops
+from testbed.trial.engine import Door
+from testbed.trial.evidence import end_of
+from testbed.trial.metrics import Limits, Measured, measure
+
+CaptureKept = Literal["failed", "all", "none"]
+
+LATE = 20_000_000
+"""Nanoseconds by which a loop or a link may be late before a trial says so."""
+DRAFT = ".draft"
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One trial that is to be run."""
+
+    cell: CellPlan
+    blueprint: Blueprint
+    index: int
+    attempt: int
+    seed: int
+    settings: Settings
+    keep: CaptureKept
+    capture: Path
+    """Where its packets go, if they are kept."""
+
+
+def work(task: Task, door: Door) -> None:
+    """Run one trial; the record goes through `door`. Called in a process of its own."""
+    namespaces.enter_world()
+    sys.setswitchinterval(1)  # there is one thread
+    with door.building():
+        try:
+            lab = build(task.blueprint, task.seed)
+        except (TestbedError, OSError) as error:
+            door.result(broken(task, f"the lab could not be built: {error}").to_line())
+            return
+    attempt = run_attempt(lab, task.cell, task.settings, task.seed)
+    record = _record(task, lab, attempt)
+    door.result(record.to_line())
+
+
+def broken(task: Task, reason: str) -> Record:
+    """The record of a trial that the testbed itself has spoilt."""
+    return Record(
+        cell=task.cell.id,
+        index=task.index,
+        attempt=task.attempt,
+        seed=task.seed,
+        factors={name: plain(value) for name, value in task.cell.factors.items()},
+        outcome=Outcome.BROKEN,
+        reason=reason.partition("\n")[0],
+    )
+
+
+def is_kept(keep: CaptureKept, outcome: Outcome) -> bool:
+    """Whether the packets of a trial that came out so are kept."""
+    return keep == "all" or (keep == "failed" and outcome is not Outcome.DIRECT and outcome is not Outcome.UNSUPPORTED)
+
+
+# ---------------------------------------------------------------------------- the record
+
+
+def _record(task: Task, lab: Lab, attempt: Attempt) -> Record:
+    capture = lab.capture
+    assert capture is not None
+    capture.drain()
+    wire_warnings = _stop_wire(lab, attempt)
+    drops = Drops(lab)
+    verdict = _judge(task.cell, lab, attempt, capture.drops())
+    measured = _measure(task, attempt, verdict)
+    warnings = [*verdict.notes, *wire_warnings, *_about_agents(attempt.results)]
+    if count := capture.drops():
+        warnings.append(warning(CAPTURE_DROPS, f"{count} packets"))
+    record = broken(task, "").model_copy(
+        update={
+            "outcome": verdict.outcome,
+            "reason": verdict.reason,
+            "metrics": measured.metrics,
+            "censored": measured.censored,
+            "path": _path(task.cell, attempt) if verdict.outcome is Outcome.DIRECT else None,
+            "agents": {
+                name: tuple(RecordEvent.model_validate(to_json(event)) for event in said)
+                for name, said in attempt.seen.items()
+            },
+            "nats": {name: NatReport(dropped=dict(found)) for name, found in drops.counts.items()},
+            "warnings": tuple(warnings),
+        }
+    )
+    if is_kept(task.keep, verdict.outcome):
+        _write_capture(task, lab, record, attempt.results, drops)
+    return record
+
+
+def _judge(cell: CellPlan, lab: Lab, attempt: Attempt, capture_drops: int) -> Verdict:
+    assert lab.capture is not None
+    one, other = (
+        end_of(map(str, cell.network.boxes[name].addresses()), attempt.seen[name], lab.capture.udp(name))
+        for name in cell.ends
+    )
+    verdict = judge(one, other, frozenset(cell.servers), attempt.broken)
+    if CLAIM_REFUTED in verdict.notes and capture_drops:
+        return Verdict(Outcome.BROKEN, f"{capture_drops} packets passed unseen, so a claim cannot be checked")
+    return verdict
+
+
+def _measure(task: Task, attempt: Attempt, verdict: Verdict) -> Measured:
+    if not verdict.outcome.counts:
+        return Measured({}, {})
+    limits = Limits(task.settings.setup_deadline, task.settings.deadline)
+    relays = frozenset(task.cell.servers)
+    direct = verdict.outcome is Outcome.DIRECT
+    return measure(attempt.seen, task.cell.controlling, relays, limits, direct=direct)
+
+
+def _path(cell: CellPlan, attempt: Attempt) -> dict[str, tuple[str, ...]]:
+    """The direct path: node -> its local and its remote address; the candidate types as the controlling end saw them."""
+    claims = {name: next(event for event in attempt.seen[name] if isinstance(event, Connected)) for name in cell.ends}
+    path = {name: (str(claim.local), str(claim.remote)) for name, claim in claims.items()}
+    return {**path, "types": tuple(kind.value for kind in claims[cell.controlling].types)}
+
+
+def _stop_wire(lab: Lab, attempt: Attempt) -> list[str]:
+    """Ask the wire how it went; its death in the last moment is the trial's too."""
+    if lab.wire is None or attempt.broken is not None:
+        return []
+    try:
+        report = lab.wire.stop()
+    except TestbedError as error:
+        attempt.broken = str(error)
+        return []
+    if report.ring_drops or report.send_errors:
+        lost = f"the wire lost {report.ring_drops} frames on the way in and {report.send_errors} on the way out"
+        return [warning(CAPTURE_DROPS, lost)]
+    late = report.lateness_p99
+    return [warning(BUSY_MACHINE, f"links were {late / 1e6:.1f} ms late (p99)")] if late > LATE else []
+
+
+def _about_agents(results: Mapping[str, AgentResult]) -> list[str]:
+    told = []
+    for name, result in results.items():
+        told += [f"{name}: {text}" for text in result.warnings]
+        if result.lateness > LATE:
+            told.append(warning(LATE_EVENT_LOOP, f"{name}, {result.lateness / 1e6:.1f} ms"))
+    return told
+
+
+# ---------------------------------------------------------------------------- the capture
+
+
+def _write_capture(task: Task, lab: Lab, record: Record, results: Mapping[str, AgentResult], drops: Drops) -> None:
+    assert lab.capture is not None
+    draft = task.capture.with_name(f".{task.capture.name}{DRAFT}")
+    secrets: Sequence[str] = [line for result in results.values() for line in result.secrets]
+    about = f"cell {record.cell}, trial {record.index}, seed {record.seed}: {record.outcome}"
+    if record.reason:
+        about += f", {record.reason}"
+
+    def describe(box: str, packet: Packet) -> str:
+        return drops.comment(box, packet)
+
+    try:
+        with draft.open("wb") as file:
+            file.writelines(lab.capture.write(secrets=secrets, comment=about, describe=describe))
+        draft.replace(task.capture)
+    except OSError:
+        with suppress(OSError):
+            draft.unlink()
+        raise
