@@ -1,0 +1,210 @@
+"""From a network to what the kernel is told: everything that can be prepared once, for many labs of one kind.
+
+Rule 1: preparing costs tens of milliseconds, building a few: a trial's process only sends what its parent encoded.
+Rule 2: every number that the kernel would choose is chosen here: indexes of devices, descriptors of namespaces. So
+        two labs of one network are alike, and messages can name what does not exist yet.
+Rule 3: a link that does nothing is a bare veth pair; so is every link under netem, with a qdisc at both ends. Under
+        `wire` each end of a link is a veth pair of its own, whose far half lies in the namespace of the wire process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from testbed.lab import netlink
+from testbed.lab.netlink import LOOPBACK, Batch, End, Message
+from testbed.lab.nftables.prepare import Prepared, prepare
+from testbed.plan.network import LAN, Box, Cable, Network, Port
+from testbed.spec.link import Impairment, Link
+from testbed.spec.topology import NodeKind
+
+Links = Literal["netem", "wire"]
+
+WORLD_FD = 200
+"""Descriptor of the world's own namespace, in which the far halves of wire links lie; those of boxes follow."""
+FIRST_INDEX = 10
+"""Index of a box's first device; below it are `lo` and what the kernel makes by itself (tunnels)."""
+RULE_PRIORITY = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class WireEnds:
+    """A cable that the wire process carries: the devices in the world that lead to its two ends."""
+
+    name: str
+    lower: int
+    upper: int
+    link: Link
+
+
+@dataclass(frozen=True, slots=True)
+class Qdisc:
+    """An impairment on what a device sends, under netem."""
+
+    cable: str
+    direction: Literal["up", "down"]
+    index: int
+    impairment: Impairment
+
+
+@dataclass(frozen=True, slots=True)
+class BoxPlan:
+    """One namespace and all that is said to it."""
+
+    box: Box
+    fd: int
+    indexes: Mapping[str, int]
+    """Device -> index."""
+    setup: Batch
+    """Sent inside, after the devices exist."""
+    unfinished: tuple[str, ...]
+    """Devices whose frames must leave finished (no checksum offload): a raw reader is behind them."""
+    qdiscs: tuple[Qdisc, ...]
+    rules: Prepared | None
+    """Of a nat, or of a router that is a firewall."""
+
+
+@dataclass(frozen=True, slots=True)
+class Blueprint:
+    """A lab that can be built."""
+
+    network: Network
+    links: Links
+    devices: Batch
+    """Every pair and every bridge; sent from the world."""
+    world: Batch
+    """What is set up in the world itself: the far halves."""
+    boxes: tuple[BoxPlan, ...]
+    wires: tuple[WireEnds, ...]
+
+    @property
+    def descriptors(self) -> int:
+        """One past the highest descriptor that building uses for a namespace."""
+        return WORLD_FD + 1 + len(self.boxes)
+
+
+def draw(network: Network, links: Links, rules: Mapping[str, Prepared] | None = None) -> Blueprint:
+    """The blueprint of `network`. Needs the right to make namespaces where there are rules to prepare.
+
+    `rules`: of boxes that are prepared already; the others are prepared now. Raises MachineError, BrokenError.
+    """
+    return _Drawing(network, links, dict(rules or {})).draw()
+
+
+class _Drawing:
+    def __init__(self, network: Network, links: Links, rules: dict[str, Prepared]) -> None:
+        self.network, self.links, self.rules = network, links, rules
+        self.fds = {name: WORLD_FD + 1 + number for number, name in enumerate(network.boxes)}
+        self.indexes: dict[str, dict[str, int]] = {name: {} for name in network.boxes}
+        self.ups: dict[str, list[Message]] = {name: [] for name in network.boxes}
+        self.unfinished: dict[str, list[str]] = {name: [] for name in network.boxes}
+        self.qdiscs: dict[str, list[Qdisc]] = {name: [] for name in network.boxes}
+        self.devices: list[Message] = []
+        self.world: list[Message] = [netlink.up("lo of the world", LOOPBACK)]
+        self.wires: list[WireEnds] = []
+        self.next_far = FIRST_INDEX
+
+    def draw(self) -> Blueprint:
+        for name, box in self.network.boxes.items():
+            for interface in box.interfaces:
+                if interface.is_bridge:
+                    self._bridge(name, interface.mac)
+        for cable in self.network.cables:
+            self._cable(cable)
+        boxes = tuple(self._box(name, box) for name, box in self.network.boxes.items())
+        return Blueprint(self.network, self.links, Batch(self.devices), Batch(self.world), boxes, tuple(self.wires))
+
+    # ---- devices
+
+    def _index(self, box: str, device: str) -> int:
+        indexes = self.indexes[box]
+        return indexes.setdefault(device, FIRST_INDEX + len(indexes))
+
+    def _bridge(self, box: str, mac: str) -> None:
+        mtu = min((c.link.mtu for c in self.network.cables if c.upper.box == box and c.upper.bridge), default=1500)
+        index = self._index(box, LAN)
+        self.devices.append(netlink.bridge(f"{box} {LAN}", End(LAN, index, mac, self.fds[box]), mtu=mtu))
+        self.ups[box].append(netlink.up(f"{box} {LAN}", index))
+
+    def _cable(self, cable: Cable) -> None:
+        lower, upper = self._end(cable.lower), self._end(cable.upper)
+        if self.links == "wire" and not (cable.link.up.is_nothing and cable.link.down.is_nothing):
+            far = tuple(self._far_half(cable, port, end) for port, end in ((cable.lower, lower), (cable.upper, upper)))
+            self.wires.append(WireEnds(cable.name, far[0], far[1], cable.link))
+            for port in (cable.lower, cable.upper):
+                self.unfinished[port.box].append(port.interface)
+                self._join(port, is_up=True)
+            return
+        self.devices.append(netlink.veth(cable.name, lower, upper, mtu=cable.link.mtu, up=True))
+        self._join(cable.lower, is_up=True)
+        self._join(cable.upper, is_up=False)
+        if self.links == "netem":
+            self._impair(cable.name, "up", cable.lower, cable.link.up)
+            self._impair(cable.name, "down", cable.upper, cable.link.down)
+
+    def _end(self, port: Port) -> End:
+        return End(port.interface, self._index(port.box, port.interface), port.mac, self.fds[port.box])
+
+    def _far_half(self, cable: Cable, port: Port, end: End) -> int:
+        index, self.next_far = self.next_far, self.next_far + 1
+        mac = f"06:00:{index >> 24 & 255:02x}:{index >> 16 & 255:02x}:{index >> 8 & 255:02x}:{index & 255:02x}"
+        far = End(f"far{index}", index, mac, WORLD_FD)
+        label = f"{cable.name} at {port.box}"
+        self.devices.append(netlink.veth(label, end, far, mtu=cable.link.mtu, up=True))
+        self.world.append(netlink.up(f"far half of {label}", index))
+        return index
+
+    def _join(self, port: Port, *, is_up: bool) -> None:
+        index = self.indexes[port.box][port.interface]
+        if port.bridge is not None:
+            master = self.indexes[port.box][port.bridge]
+            self.ups[port.box].append(netlink.up(f"{port.box} {port.interface}", index, master=master))
+        elif not is_up:
+            self.ups[port.box].append(netlink.up(f"{port.box} {port.interface}", index))
+
+    def _impair(self, cable: str, direction: Literal["up", "down"], port: Port, impairment: Impairment) -> None:
+        if not impairment.is_nothing:
+            index = self.indexes[port.box][port.interface]
+            self.qdiscs[port.box].append(Qdisc(cable, direction, index, impairment))
+
+    # ---- boxes
+
+    def _box(self, name: str, box: Box) -> BoxPlan:
+        return BoxPlan(
+            box,
+            self.fds[name],
+            self.indexes[name],
+            Batch(self._setup(name, box)),
+            tuple(self.unfinished[name]),
+            tuple(self.qdiscs[name]),
+            self._rules(name, box),
+        )
+
+    def _rules(self, name: str, box: Box) -> Prepared | None:
+        if box.translation is None:
+            return None
+        return self.rules.get(name) or prepare(box.translation)
+
+    def _setup(self, name: str, box: Box) -> Iterator[Message]:
+        yield netlink.up(f"{name} lo", LOOPBACK)
+        yield from self.ups[name]
+        indexes = self.indexes[name]
+        for interface in box.interfaces:
+            for address in interface.addresses:
+                yield netlink.address(f"{name} {interface.name}", indexes[interface.name], address)
+        for neighbour in box.neighbours:
+            yield netlink.neighbour(name, indexes[neighbour.interface], neighbour)
+        for cable in self.network.cables:
+            if cable.upper.box == name and cable.upper.bridge is not None:
+                yield netlink.forwarding_entry(name, indexes[cable.upper.interface], cable.lower.mac)
+        for route in box.routes:
+            yield netlink.route(name, indexes[route.interface], route)
+        for number, rule in enumerate(box.rules):
+            yield netlink.source_rule(name, rule, priority=RULE_PRIORITY + number)
+
+
+def is_node(box: Box) -> bool:
+    """Whether a box is a node of the topology, and not a core router."""
+    return isinstance(box.kind, NodeKind)

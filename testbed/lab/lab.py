@@ -1,0 +1,174 @@
+"""A network made by Linux: namespaces, links, NATs and captures, out of a blueprint.
+
+Rule 1: nothing has a name outside this process. Namespaces are descriptors; when the process ends, by whatever
+        signal, the kernel removes them and all that is in them.
+Rule 2: a lab is ready when `build` returns: devices are up, carriers are there, rules are loaded, captures run.
+Rule 3: what is opened in a box (sockets, programs) is opened by this process inside its namespace.
+"""
+
+from __future__ import annotations
+
+import resource
+import socket
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+from testbed.datagram import Endpoint
+from testbed.errors import BrokenError, MachineError
+from testbed.lab import namespaces, sysctl
+from testbed.lab.blueprint import WORLD_FD, Blueprint, BoxPlan
+from testbed.lab.capture import Capture, Place
+from testbed.lab.namespaces import Namespace
+from testbed.lab.netlink import Netlink
+from testbed.lab.netlink_netem import compare_qdisc, qdisc
+from testbed.lab.nftables.droplog import DropLog
+from testbed.lab.programs import Program, spawn
+from testbed.lab.wire.process import Wire, WireCable
+from testbed.plan.seeds import derive
+
+RECEIVE_BUFFER = 1 << 20
+"""Bytes that a socket may hold: a burst of QUIC must not die in an end's own kernel."""
+
+
+@dataclass(slots=True)
+class Lab:
+    """A running lab. Leave it as a context, or end the process."""
+
+    blueprint: Blueprint
+    boxes: Mapping[str, Namespace]
+    capture: Capture | None
+    wire: Wire | None
+    drop_logs: Mapping[str, DropLog]
+    """Of every box that filters."""
+    _scope: ExitStack = field(default_factory=ExitStack)
+
+    def open_socket(self, box: str, local: Endpoint) -> socket.socket:
+        """A bound, non-blocking UDP socket in a box. Raises OSError as bind(2) does."""
+        with self.boxes[box]:
+            opened = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        try:
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+            opened.bind(local)
+        except OSError:
+            opened.close()
+            raise
+        return opened
+
+    def spawn(self, box: str, command: Sequence[str], environment: Mapping[str, str]) -> Program:
+        """A program in a box, in a PID namespace of its own. Raises OSError where it cannot be started."""
+        return spawn(self.boxes[box], command, environment)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._scope.close()
+
+
+def build(blueprint: Blueprint, seed: int, *, capture: bool = True) -> Lab:
+    """Make it, in the world that this process is in. Raises MachineError, BrokenError; then nothing remains.
+
+    `seed`: of every die of the lab: links, ports of NATs.
+    """
+    with ExitStack() as scope:
+        _allow_descriptors(blueprint.descriptors + 64 + 4 * len(blueprint.boxes))
+        world = _place(namespaces.own_namespace(), WORLD_FD, scope)
+        sysctl.configure(forwards=False, more={})
+        boxes = _make_namespaces(blueprint, scope)
+        # The two slow starters first: they wait for the kernel while the rest is made.
+        wire = _start_wire(blueprint, world, seed, scope) if blueprint.wires else None
+        captured = _start_capture(blueprint, boxes, scope) if capture else None
+        with Netlink() as link:
+            link.send(blueprint.devices)
+            link.send(blueprint.world)
+        drop_logs = {}
+        for plan in blueprint.boxes:
+            with boxes[plan.box.name]:
+                _set_up(plan, seed)
+                if plan.rules is not None:
+                    drop_logs[plan.box.name] = log = DropLog()
+                    scope.callback(log.close)
+        if captured is not None:
+            captured.wait()
+        if wire is not None:
+            wire.wait()
+        return Lab(blueprint, boxes, captured, wire, drop_logs, scope.pop_all())
+
+
+def _allow_descriptors(count: int) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft >= count:
+        return
+    if hard != resource.RLIM_INFINITY and hard < count:
+        raise MachineError(
+            f"a lab of this size needs {count} open files, this machine allows {hard}",
+            mend=f"ulimit -n {count}, as root",
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))
+
+
+def _place(namespace: Namespace, fd: int, scope: ExitStack) -> Namespace:
+    namespace.move_to(fd)
+    scope.callback(namespace.close)
+    return namespace
+
+
+def _make_namespaces(blueprint: Blueprint, scope: ExitStack) -> dict[str, Namespace]:
+    made = {}
+    with namespaces.coming_back():
+        for plan in blueprint.boxes:
+            made[plan.box.name] = _place(namespaces.enter_new_namespace(), plan.fd, scope)
+            settings = plan.rules.sysctls if plan.rules is not None else {}
+            sysctl.configure(forwards=plan.box.forwards, more=settings)
+    return made
+
+
+def _set_up(plan: BoxPlan, seed: int) -> None:
+    """All that is done inside one box, in which the thread is."""
+    name = plan.box.name
+    with Netlink() as link:
+        for device in plan.unfinished:
+            link.switch_offloads_off(device)
+        link.send(plan.setup)
+        for entry in plan.qdiscs:
+            die = derive(seed, "link", entry.cable, entry.direction)
+            link.send_one(qdisc(f"{entry.cable} {entry.direction}", entry.index, entry.impairment, die))
+            compare_qdisc(link, entry.index, entry.impairment, die)
+        for device in reversed(plan.indexes):  # a bridge has a carrier once its ports have
+            if not link.finish_carrier(device):
+                raise BrokenError(f"{name}: {device} has no carrier")
+    if plan.rules is not None:
+        plan.rules.load(derive(seed, "nat", name))
+
+
+def _start_capture(blueprint: Blueprint, boxes: Mapping[str, Namespace], scope: ExitStack) -> Capture:
+    places = [
+        Place(
+            plan.box.name,
+            boxes[plan.box.name],
+            {plan.indexes[interface.name]: interface.name for interface in plan.box.interfaces},
+        )
+        for plan in blueprint.boxes
+        if plan.box.kind is not None
+    ]
+    capture = Capture(places)
+    scope.callback(capture.close)
+    return capture
+
+
+def _start_wire(blueprint: Blueprint, world: Namespace, seed: int, scope: ExitStack) -> Wire:
+    cables = [
+        WireCable(ends.name, ends.lower, ends.upper, ends.link, _link_seed(ends.link.seed, seed, ends.name))
+        for ends in blueprint.wires
+    ]
+    wire = Wire.start(world, cables)
+    scope.callback(wire.close)
+    return wire
+
+
+def _link_seed(said: int | None, seed: int, cable: str) -> int:
+    """A link's own seed where the topology gives one; else one for this lab and this cable."""
+    return said if said is not None else derive(seed, "link", cable)
