@@ -1,0 +1,7 @@
+"""Words that several commands take, spelt here so that `--help` needs no other import."""
+
+from __future__ import annotations
+
+LINKS = ("auto", "netem", "wire")
+CAPTURES = ("failed", "all", "none")
+PROGRESS = ("auto", "live", "plain", "none")

@@ -1,0 +1,88 @@
+"""`testbed run`: a scenario from its file to its table."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from testbed.cli.choices import CAPTURES, LINKS, PROGRESS
+from testbed.errors import ExitStatus, UsageError
+
+EXAMPLES = """\b
+Examples:
+  sudo testbed run symmetric_nat                     the table, and a folder below results/
+  testbed run classic --trials 5 --only nat_a=eim-eif
+  testbed run my_scenario.yaml --json > result.json  one document on stdout
+  testbed run classic --out results/monday           stop it with Ctrl-C, and then:
+  testbed run classic --out results/monday --resume
+"""
+
+
+@click.command(epilog=EXAMPLES)
+@click.argument("scenario")
+@click.option("--trials", type=click.IntRange(min=1), metavar="N", help="Trials of each cell, instead of the file's.")
+@click.option("--seed", type=click.IntRange(min=0), metavar="N", help="Seed of the run, instead of the file's.")
+@click.option("--jobs", type=click.IntRange(min=1), metavar="N", help="Trials at once; 4 a core unless said.")
+@click.option("--only", multiple=True, metavar="FACTOR=VALUE", help="Only the cells that have it; may be repeated.")
+@click.option("--links", type=click.Choice(LINKS), help="What makes links, instead of the file's; auto takes netem.")
+@click.option("--capture", type=click.Choice(CAPTURES), default="failed", show_default=True, help="Packets to keep.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Results folder; results/RUN unless said.")
+@click.option("--resume", is_flag=True, help="Go on with the run in --out DIR.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result document on stdout, and nothing else.")
+@click.option("--progress", type=click.Choice(PROGRESS), default="auto", show_default=True, help="On stderr.")
+def command(
+    scenario: str,
+    trials: int | None,
+    seed: int | None,
+    jobs: int | None,
+    only: tuple[str, ...],
+    links: str | None,
+    capture: Literal["failed", "all", "none"],
+    out: Path | None,
+    resume: bool,
+    as_json: bool,
+    progress: Literal["auto", "live", "plain", "none"],
+) -> int:
+    """Run SCENARIO, a name or a file: how often and how fast do two peers connect?
+
+    Exit status: 0 done, 1 an expectation missed, 2 a mistake in a file or on the command line, 3 this machine
+    cannot, 4 trials broken, 130 interrupted (what is done is kept).
+    """
+    from testbed.lab.nftables.refusals import refusals
+    from testbed.report.page import print_report
+    from testbed.report.progress import progress as show_progress
+    from testbed.results.disk import caller
+    from testbed.results.folder import Folder
+    from testbed.spec.load import load_scenario
+    from testbed.spec.scenario import Links
+    from testbed.trial.campaign import Campaign, Choices
+
+    if resume and out is None:
+        raise UsageError("--resume goes on with the run in a folder: name it with --out DIR")
+    loaded = load_scenario(scenario, refusals=refusals, trials=trials, seed=seed, only=only)
+    owner = caller(os.environ, os.geteuid())
+    choices = Choices(jobs=jobs, links=Links(links) if links is not None else None, keep=capture)
+    campaign = Campaign(loaded, choices, time.time_ns())
+    path = out or Path("results") / campaign.manifest.run
+    opened = (Folder.resume if resume else Folder.create)(path, campaign.manifest, campaign.inputs, owner)
+    status: int | None = None
+    with opened as folder:
+        try:
+            with show_progress(progress, campaign.cells, time.monotonic_ns(), sys.stderr, os.environ) as watcher:
+                campaign.run(folder, watcher)
+        except KeyboardInterrupt:
+            status = ExitStatus.INTERRUPTED
+        document = campaign.document(folder)
+        folder.finish(document.to_json(), [cell.id for cell in campaign.cells])
+    if as_json:
+        sys.stdout.write(document.to_json().decode())
+    else:
+        print_report(document, sys.stdout, os.environ)
+    sys.stdout.flush()
+    click.echo(f"\nresults: {path}", err=True)
+    return status if status is not None else document.exit_status()
