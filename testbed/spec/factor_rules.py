@@ -77,9 +77,10 @@ class FactorRules:
             return
         for name, values in factors.items():
             self._check_factor((*path, name), name, values)
-        for name in factors:
-            for other in factors:
-                if other.startswith(f"{name}.") and "." in name:
+        paths = [name for name in factors if "." in name and not self._wrong_name(name)]
+        for name in paths:
+            for other in paths:
+                if other.startswith(f"{name}."):
                     self.source.add((*path, other), f"{name!r} varies the whole of which this is a part", key=True)
 
     def _check_factor(self, here: Path, name: str, values: Sequence[Any]) -> None:

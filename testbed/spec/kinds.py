@@ -33,6 +33,15 @@ _SAID: Mapping[str, str] = {
 KINDS = tuple(f"{mapping}-{filtering}" for mapping in MAPPINGS for filtering in FILTERINGS)
 """The nine names, without suffixes."""
 
+OLDER_NAMES: Mapping[str, str] = {
+    "full-cone": "eim-eif",
+    "restricted-cone": "eim-adf",
+    "address-restricted-cone": "eim-adf",
+    "port-restricted-cone": "eim-apdf",
+    "symmetric": "apdm-apdf",
+}
+"""What texts before RFC 4787 called four of them; understood in messages only, since each mixes the two axes."""
+
 ALL_KINDS = (*KINDS, *(f"{kind}-{suffix}" for kind in KINDS for suffix in PORTS))
 """Every name that `kind` knows."""
 

@@ -14,6 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from testbed.errors import Problem, SpecError
+from testbed.spec.kinds import OLDER_NAMES
 from testbed.spec.problems import Source, suggestion
 from testbed.spec.yaml_text import parse
 
@@ -91,6 +92,8 @@ def not_found(kind: FileKind, word: str, beside: Path | None = None, more: tuple
         near = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
         hint = suggestion(path.name, near) if near else ""
         return f"no such file: {word}{from_where}{hint if 'did you mean' in hint else ''}"
+    if kind is FileKind.NAT_PROFILE and (meant := OLDER_NAMES.get(word.lower().replace("_", "-"))):
+        return f"there is no nat profile {word!r}: what older texts call so is {meant}"
     hint = suggestion(word, [*available(kind, beside), *more])
     looked = "" if hint else f" (looked in ./{kind.folder} and among what is installed; `testbed list` shows all)"
     return f"there is no {kind.value.replace('-', ' ')} {word!r}{hint}{looked}"

@@ -112,8 +112,14 @@ def _keys_at(model: type[BaseModel], path: Path) -> list[str]:
     here: list[Any] = [model]
     for step in path:
         here = [deeper for annotation in here for deeper in _descend(annotation, step)]
-    models = [m for annotation in here for m in _members(annotation) if _is_model(m)]
+    models = [member for annotation in here for member in _members_or_entries(annotation) if _is_model(member)]
     return [name for found in models for name in found.model_fields]
+
+
+def _members_or_entries(annotation: Any) -> Iterable[Any]:
+    """The members of a union; of a list its entries, since a list of one may be written without its brackets."""
+    for member in _members(annotation):
+        yield from _members(get_args(member)[0]) if get_origin(member) is tuple else [member]
 
 
 def _descend(annotation: Any, step: str | int) -> Iterable[Any]:
@@ -124,8 +130,7 @@ def _descend(annotation: Any, step: str | int) -> Iterable[Any]:
         elif get_origin(member) is dict and isinstance(step, str):
             yield get_args(member)[1]
         elif get_origin(member) is tuple:
-            entry = get_args(member)[0]
-            # A list of one may be written without its brackets: then the step belongs to the entry.
+            entry = get_args(member)[0]  # without brackets (see above), the step belongs to the entry
             yield from [entry] if isinstance(step, int) else _descend(entry, step)
 
 
@@ -158,11 +163,18 @@ def _own_words(_: Any, context: Mapping[str, Any]) -> str:
 def _count(value: Any, context: Mapping[str, Any]) -> str:
     due = context.get("min_length", context.get("max_length"))
     held = f"{len(value)} entries" if len(value) != 1 else "1 entry"
-    return f"{held} where {due} {'is' if due == 1 else 'are'} due" if value else "an empty list"
+    if not value:
+        return "an empty mapping" if isinstance(value, dict) else "an empty list"
+    return f"{held} where {due} {'is' if due == 1 else 'are'} due"
 
 
 def _due(what: str) -> Callable[[Any, Mapping[str, Any]], str]:
     return lambda value, _: f"{describe(value)} where {what} is due"
+
+
+def _member(value: Any, context: Mapping[str, Any]) -> str:
+    plain = "a name" if "agent" in context["discriminator"] else "text, a number, true, false"
+    return f"{describe(value)} where {plain} or {{command: […]}} is due"
 
 
 _whole = _due("a whole number")
@@ -184,8 +196,7 @@ _SENTENCES: Mapping[str, Callable[[Any, Mapping[str, Any]], str]] = {
     "tuple_type": _due("a list"),
     "too_short": _count,
     "too_long": _count,
-    "union_tag_not_found": _due("text, a number, true, false or {command: […]}"),
-    "union_tag_invalid": _due("a name or {command: […]}"),
+    "union_tag_not_found": _member,
     "greater_than_equal": lambda value, context: f"{value} is less than {context['ge']}, the least allowed",
     "less_than_equal": lambda value, context: f"{value} is more than {context['le']}, the most allowed",
     "less_than": lambda value, context: f"{value} is more than {context['lt'] - 1}, the most allowed",

@@ -47,7 +47,7 @@ class Command(Model):
 
 
 def _shape(value: Any) -> str | None:
-    """Which member of the unions below a value is; told apart by shape, so that a mistake gets one message."""
+    """Which member of the union below a value is; told apart by shape, so that a mistake gets one message."""
     match value:
         case dict() | Command():
             return "program"
@@ -63,11 +63,17 @@ def _shape(value: Any) -> str | None:
             return None
 
 
+def _agent_shape(value: Any) -> str | None:
+    """The same for an agent, which is a name or a program."""
+    shape = _shape(value)
+    return shape if shape in ("program", "text") else None
+
+
 _Text = Annotated[str, Tag("text")]
 _AgentName = Annotated[str, WithJsonSchema({"type": "string", "enum": list(AGENTS)}), Tag("text")]
 _Program = Annotated[Command, Tag("program")]
 
-Agent = Annotated[_AgentName | _Program, Discriminator(_shape)]
+Agent = Annotated[_AgentName | _Program, Discriminator(_agent_shape)]
 """A reference agent's name (`quic`, `udp`), or an external program."""
 
 FactorValue = Annotated[

@@ -20,8 +20,9 @@ Pair = tuple[str, str]
 
 
 def build(source: Source, data: Mapping[str, Any], name: str) -> Scenario | None:
-    """The scenario that `data` means, as far as the file alone tells; None, and problems in `source`, else."""
-    before = len(source.problems)
+    """The scenario that `data` means; None where its grammar is wrong. All that is wrong is told in `source`: what
+    keeps to the grammar is returned all the same, so that more can be told of it.
+    """
     for path in NOT_YET:
         whole = data if len(path) == 1 else data.get(path[0])
         if isinstance(whole, dict) and path[-1] in whole:
@@ -45,7 +46,7 @@ def build(source: Source, data: Mapping[str, Any], name: str) -> Scenario | None
             source.add(here, "says neither at_least nor at_most")
         elif least is not None and most is not None and least > most:
             source.add(here, "no rate is at least that and at most this")
-    return scenario.model_copy(update={"name": name}) if len(source.problems) == before else None
+    return scenario.model_copy(update={"name": name})
 
 
 def _without(data: Mapping[str, Any], paths: Sequence[tuple[str, ...]]) -> dict[str, Any]:

@@ -178,7 +178,7 @@ def _about_prefixes(nodes: Mapping[str, WrittenNode]) -> Told:
             yield path, f"{node.lan} is larger than any segment; /8 is the largest"
         elif node.lan.num_addresses - 3 < below:
             room = max(0, node.lan.num_addresses - 3)
-            yield path, f"{node.lan} has room for {room} nodes, {below} hang below {name!r}"
+            yield path, f"{node.lan} has room for {room} of the {below} nodes that hang below {name!r}"
         for above in _ancestors(name, nodes):
             prefix = nodes[above].lan
             if prefix is not None and prefix.overlaps(node.lan):

@@ -39,9 +39,12 @@ def _read_prefix(value: Any) -> Any:
     if not isinstance(value, str) or "/" not in value:
         raise ValueError(f"{describe(value)} is not a prefix: write for example 192.168.1.0/24")
     try:
-        return IPv4Network(value)
-    except ValueError as error:
-        raise ValueError(f"{value!r} is not an IPv4 prefix: {str(error).removeprefix(value).strip()}") from None
+        prefix = IPv4Network(value, strict=False)
+    except ValueError:
+        raise ValueError(f"{value!r} is not an IPv4 prefix: write for example 192.168.1.0/24") from None
+    if not value.startswith(f"{prefix.network_address}/"):
+        raise ValueError(f"{value!r} is an address in a prefix, which is {prefix}")
+    return prefix
 
 
 Prefix = Annotated[

@@ -30,13 +30,18 @@ MAX_DEPTH = 24
 
 _INTEGER = re.compile(r"[-+]?[0-9]{1,40}")
 _BASED = re.compile(r"0o[0-7]{1,40}|0x[0-9a-fA-F]{1,40}")
-_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_FLOAT = re.compile(r"[-+]?((\.[0-9]+|[0-9]+\.[0-9]*)([eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+)")
 _WORDS: Mapping[str, bool | None] = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL")),
     **dict.fromkeys(("true", "True", "TRUE"), True),
     **dict.fromkeys(("false", "False", "FALSE"), False),
 }
-_TEXT_TAGS = ("!", "tag:yaml.org,2002:str")
+_TAGS: Mapping[type, tuple[str | None, ...]] = {
+    yaml.ScalarEvent: (None, "!", "tag:yaml.org,2002:str"),
+    yaml.SequenceStartEvent: (None, "!", "tag:yaml.org,2002:seq"),
+    yaml.MappingStartEvent: (None, "!", "tag:yaml.org,2002:map"),
+}
+"""Tags that say what is so anyway. All else would need code, or a type that no model has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +73,10 @@ class Tree:
 
 def parse(file: str, text: str) -> Tree:
     """The data of `text`. Raises SpecError where it is not YAML, or not one document of a sensible size."""
+    loader: Any = None
     try:
-        root = _compose(file, yaml.parse(text, Loader=yaml.BaseLoader))
+        loader = yaml.BaseLoader(text)
+        root = _compose(file, _events(loader))
     except ReaderError as error:
         before = text[: error.position]
         mark = Mark(before.count("\n") + 1, error.position - before.rfind("\n"))
@@ -77,10 +84,15 @@ def parse(file: str, text: str) -> Tree:
     except yaml.MarkedYAMLError as error:
         raise _refusal(file, _mark(error.problem_mark or error.context_mark), _words(error)) from None
     except (ValueError, OverflowError):  # the library trips over an escape such as "\UFFFFFFFF"
-        raise SpecError([Problem(file, 0, 0, "", "not YAML: an escape in it stands for no character")]) from None
+        raise _refusal(file, _mark(loader.get_mark()), "not YAML: an escape that stands for no character") from None
     if root is None:
         return Tree(None, {}, {})
     return _Flattening(file).flatten(root)
+
+
+def _events(loader: Any) -> Iterator[Any]:
+    while loader.check_event():
+        yield loader.get_event()
 
 
 @dataclass(slots=True)
@@ -110,6 +122,8 @@ def _compose(file: str, events: Iterator[Any]) -> _Node | None:
             raise _refusal(file, mark, f"nested more than {MAX_DEPTH} deep")
         if event.anchor is not None:
             anchors[event.anchor] = None
+        if event.tag not in _TAGS[type(event)]:
+            raise _refusal(file, mark, f"tag {event.tag!r} is not understood; leave it out")
         if isinstance(event, yaml.ScalarEvent):
             made = _Node(mark, _scalar(file, mark, event), object)
         elif isinstance(event, yaml.SequenceStartEvent):
@@ -169,8 +183,6 @@ class _Flattening:
 
 def _scalar(file: str, mark: Mark, event: Any) -> Any:
     text: str = event.value
-    if event.tag is not None and event.tag not in _TEXT_TAGS:
-        raise _refusal(file, mark, f"tag {event.tag!r} is not understood; leave it out")
     _refuse_surrogates(file, mark, text)
     if event.tag is not None or event.style is not None:
         return text
@@ -215,6 +227,8 @@ def _code(error: ReaderError) -> int:
 
 def _words(error: yaml.MarkedYAMLError) -> str:
     problem = (error.problem or error.context or "it cannot be read").replace("'<stream end>'", "the end of the file")
+    if problem == "expected <block end>, but found ':'":
+        return "a key is missing before ':'"
     if problem.startswith("expected <block end>"):
         problem = "the indentation does not fit here"
     since = error.context_mark
