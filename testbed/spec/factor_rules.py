@@ -87,8 +87,6 @@ class FactorRules:
         if wrong := self._wrong_name(name):
             self.source.add(here, wrong, key=True)
             return
-        if not values:
-            self.source.add(here, "has no values")
         seen: list[str] = []
         for place, value in enumerate(values):
             if text(value) in seen:

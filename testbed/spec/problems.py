@@ -84,6 +84,8 @@ class Source:
             mark = self.tree.mark(path[:-1], key=len(path) > 1)
             self.problems.append(Problem(self.file, mark.line, mark.column, dotted(path), "is missing"))
             return
+        if kind == "too_short" and len(detail["input"]) >= detail["ctx"]["min_length"]:
+            return  # the library does not count entries that are wrong, of which it tells too
         sentence = _SENTENCES.get(kind)
         message = sentence(detail["input"], detail.get("ctx", {})) if sentence else str(detail["msg"])
         self.add(path, message)

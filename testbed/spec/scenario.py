@@ -82,7 +82,7 @@ FactorValue = Annotated[
 ]
 """One value of a factor, as written."""
 
-Product = dict[str, Annotated[tuple[FactorValue, ...], OneOrMore()]]
+Product = dict[str, Annotated[tuple[FactorValue, ...], Field(min_length=1), OneOrMore()]]
 """Factor -> its values."""
 
 
@@ -131,7 +131,7 @@ class Scenario(Model):
     """A topology's name, or the path of its file."""
     agent: Agent = "quic"
     """What runs at both ends, unless the matrix varies it."""
-    matrix: Annotated[tuple[Product, ...], OneOrMore()] = ({},)
+    matrix: Annotated[tuple[Product, ...], Field(min_length=1), OneOrMore()] = ({},)
     """Products of factors; their union, in order, is the list of cells. A factor is a nat or router (its profile),
     `strategy`, `agent`, or a dotted path into the topology such as `nodes.alice.link.loss`."""
     pairs: tuple[tuple[str, str], ...] = ()

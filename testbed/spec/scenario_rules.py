@@ -37,8 +37,6 @@ def build(source: Source, data: Mapping[str, Any], name: str) -> Scenario | None
     for key in ("deadline", "setup_deadline"):
         if getattr(scenario, key) == 0:
             source.add((key,), "nothing can be reached in no time")
-    if not scenario.matrix:
-        source.add(("matrix",), "an empty list; leave matrix out where nothing is varied")
     for index, expectation in enumerate(scenario.expect):
         here: Path = ("expect", index, "success_rate")
         least, most = expectation.success_rate.at_least, expectation.success_rate.at_most
