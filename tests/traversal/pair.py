@@ -1,10 +1,11 @@
-"""Two UDP peers and a rendezvous, each peer behind its own NATs, in virtual time."""
+"""Two peers and a rendezvous, each peer behind its own NATs, in virtual time."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
+from typing import Protocol
 
 from testbed.datagram import Endpoint
 from testbed.traversal.candidates import Role
@@ -13,10 +14,17 @@ from testbed.traversal.rendezvous import Rendezvous
 from testbed.traversal.strategies import strategy
 from testbed.traversal.turn_server import OpenRelay
 from testbed.traversal.udp_peer import UdpPeer
-from tests.traversal.network import SECOND, Nat, Network
+from tests.traversal.network import SECOND, Machine, Nat, Network
 
 SERVER = ("11.0.0.1", "11.0.0.2")
 ALICE, BOB = "192.168.1.2", "192.168.2.2"
+
+
+class End(Machine, Protocol):
+    """What every agent's machine is."""
+
+    def start(self, now: int) -> None: ...
+    def events(self) -> list[Event]: ...
 
 
 @dataclass
@@ -30,6 +38,7 @@ class Pair:
     rounds: int = 3
     deadline: int = 10 * SECOND
     has_relay: bool = True
+    make: Callable[..., End] = UdpPeer
 
     def __post_init__(self) -> None:
         self.rendezvous = Rendezvous(SERVER, Random(f"rendezvous {self.network.seed}"))
@@ -40,8 +49,8 @@ class Pair:
         self.alice = self._peer("alice", "bob", Role.CONTROLLING, self.hosts[0], self.alice_behind)
         self.bob = self._peer("bob", "alice", Role.CONTROLLED, self.hosts[1], self.bob_behind)
 
-    def _peer(self, name: str, other: str, role: Role, host: str, behind: tuple[Nat, ...]) -> UdpPeer:
-        peer = UdpPeer(
+    def _peer(self, name: str, other: str, role: Role, host: str, behind: tuple[Nat, ...]) -> End:
+        peer = self.make(
             name=name,
             peer=other,
             role=role,

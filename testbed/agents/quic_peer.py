@@ -1,0 +1,380 @@
+"""The QUIC agent's end as one machine: come to know the other end, connect through the relay, then go direct.
+
+Rule 1: each step follows from what has arrived:
+            the relay reachable -> the client dials through it: one connection, of which the relay is a path
+            greeted and echoed through the relay -> rounds: PUNCH_ME_NOW through the relay, PATH_CHALLENGE directly
+            a path validated -> the client migrates, the server follows -> greeting heard and echoed: `connected`
+Rule 2: where the relay cannot be had, or had its time, the ends dial through signalling alone: the rounds of the UDP
+        agent, STUN checks and all, open both NATs and choose a pair; then a connection begins on that pair. Dialled
+        without, the side whose first packet is dropped waits out a probe timeout of 200 ms and more.
+Rule 3: `deadline` counts from this end's first check, sent or heard; `setup_deadline` from the start. Whichever is
+        missed makes `failed`, after which the machine starts nothing more.
+Rule 4: an end that is connected goes on answering: the other may not be yet.
+Rule 5: application bytes are greetings in DATAGRAM frames, since such a frame travels once, by one path: what came by
+        a path is evidence for that path. Stream bytes that are lost on one path are sent again on another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+
+from testbed.agents.quic_greetings import Greeter, Hearing
+from testbed.agents.quic_happenings import (
+    CandidateAdded,
+    Challenged,
+    Completed,
+    Happening,
+    Path,
+    Punched,
+    Received,
+    Terminated,
+)
+from testbed.agents.quic_paths import Paths, PathSelected
+from testbed.agents.quic_session import Session
+from testbed.agents.quic_switch import Switch
+from testbed.agents.quic_tls import certificate
+from testbed.datagram import Datagram, Endpoint
+from testbed.traversal import events as vocabulary
+from testbed.traversal import rounds, stun
+from testbed.traversal.application import Codec
+from testbed.traversal.candidates import CandidateType, Description, Role
+from testbed.traversal.checks import Checks, CheckSent, RemoteLearnt, Selected
+from testbed.traversal.demultiplex import Protocol, classify
+from testbed.traversal.events import Event
+from testbed.traversal.introduction import Introduction, Learnt, RelayedData, RelayReachable, Told
+from testbed.traversal.rendezvous import ServerAddresses
+from testbed.traversal.rounds import Rounds
+from testbed.traversal.strategies import Strategy
+from testbed.traversal.stun import StunFormatError
+
+
+class QuicPeer:
+    """One end. The controlling end is the QUIC client."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        peer: str,
+        role: Role,
+        bases: Sequence[Endpoint],
+        servers: ServerAddresses,
+        strategy: Strategy,
+        deadline: int,
+        setup_deadline: int,
+        rng: Random,
+    ) -> None:
+        """`bases`: our own sockets' addresses, the first of which talks to relay and signalling."""
+        self._name, self._role, self._strategy, self._bases = name, role, strategy, tuple(bases)
+        self._deadline, self._setup_deadline = deadline, setup_deadline
+        # What ICE calls the user name fragment is any text that names this end: the certificate's fingerprint does.
+        fingerprint, self._password = certificate().fingerprint, rng.randbytes(12).hex()
+        self._introduction = Introduction(
+            name=name,
+            peer=peer,
+            bases=bases,
+            servers=servers,
+            patience=deadline // 4,
+            setup_deadline=setup_deadline,
+            rng=rng,
+            ufrag=fingerprint,
+            password=self._password,
+        )
+        self._checks = Checks(role, bases, fingerprint, self._password, rng, rng.getrandbits(64))
+        self._rounds = Rounds(role, strategy.schedule, strategy.rounds)
+        self._greeter = Greeter()
+        self._switch = Switch(role, bases)
+        self._relay_path: Path | None = None
+        self._paths: Paths | None = None
+        self._give_up_at: int | None = None
+        self._is_dialling = self._is_checking = self._is_exhausted = self._is_connected = False
+        self._outbox: list[Datagram] = []
+        self._events: list[Event] = []
+        self.is_failed = False
+        """Whether this end has given up."""
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """TLS secrets of its connections so far, as lines of a key log."""
+        return self._switch.secrets
+
+    def start(self, now: int) -> None:
+        """Begin."""
+        self._events.append(vocabulary.Start(now, self._name, self._role))
+        self._give_up_at = now + self._setup_deadline
+        self._introduction.start(now)
+        self._advance(now)
+
+    # ---- the contract
+
+    def receive(self, datagram: Datagram, now: int) -> None:
+        """Hand the datagram to whom it is for; what is for none is dropped."""
+        match classify(datagram.data):
+            case Protocol.STUN:
+                self._receive_stun(datagram, now)
+            case Protocol.SIGNALLING:
+                self._introduction.receive(datagram, now)
+            case Protocol.CHANNEL | Protocol.QUIC:
+                # Header protection spreads QUIC's short headers over the first bytes of TURN's channels too.
+                if not self._introduction.receive(datagram, now):
+                    self._switch.receive(datagram.data, Path(datagram.destination, datagram.source), now)
+        self._advance(now)
+
+    def next_timeout(self) -> int | None:
+        """The earliest of everything that waits."""
+        if self.is_failed:
+            return None
+        machines = self._machines()
+        times = [self._give_up_at, self._greeter.next_timeout(), *(machine.next_timeout() for machine in machines)]
+        return min((time for time in times if time is not None), default=None)
+
+    def handle_timeout(self, now: int) -> None:
+        """Do what is due."""
+        if self.is_failed:
+            return
+        for machine in self._machines():
+            machine.handle_timeout(now)
+        if self._give_up_at is not None and self._give_up_at <= now:
+            self._fail(now)
+        self._advance(now)
+
+    def datagrams_to_send(self, now: int) -> list[Datagram]:
+        """Of all parts."""
+        for data, path in self._switch.datagrams_to_send(now):
+            if self._switch.is_direct(path):
+                self._outbox.append(Datagram(path.local, path.remote, data))
+            else:
+                self._introduction.send_relayed(data, now)
+        outbox, self._outbox = self._outbox, []
+        return outbox + self._introduction.datagrams_to_send(now) + self._checks.datagrams_to_send(now)
+
+    def events(self) -> list[Event]:
+        """What happened since the last call."""
+        reported, self._events = self._events, []
+        return reported
+
+    def _machines(self) -> tuple[Introduction | Checks | Rounds | Session, ...]:
+        return (self._introduction, self._checks, self._rounds, *self._switch.sessions)
+
+    def _receive_stun(self, datagram: Datagram, now: int) -> None:
+        try:
+            message = stun.decode(datagram.data)
+        except StunFormatError:
+            return
+        if not self._introduction.receive_message(message, datagram, now):
+            self._checks.receive_message(message, datagram, now)
+
+    # ---- what follows from what
+
+    def _advance(self, now: int) -> None:
+        """Each part's events move the parts behind it: introduction, connections, rounds, paths, greetings."""
+        for happening in self._introduction.events():
+            match happening:
+                case Event():
+                    self._events.append(happening)
+                case Learnt(description=description):
+                    self._learn(description, now)
+                case RelayReachable(local=local, remote=remote):
+                    self._relay_path = Path(local, remote)
+                    self._switch.dial(self._relay_path, now)
+                case RelayedData(data=data) if data and self._relay_path is not None:
+                    self._switch.receive(data, self._relay_path, now)
+                case Told(body=body):
+                    self._hear_punch(body, now)
+        for session in self._switch.sessions:
+            self._take_all(session, session.happenings(), now)
+        if not self.is_failed:
+            self._start_rounds(now)
+            self._advance_rounds(now)
+        self._advance_paths(now)
+        self._advance_checks(now)
+        self._conclude(now)
+        if not self.is_failed:
+            self._greeter.greet(self._switch.relayed, now)
+
+    def _learn(self, description: Description, now: int) -> None:
+        self._greeter.codec = Codec(self._role, self._password, description.password)
+        self._switch.introduce(self._password, description.password)
+        self._checks.own_candidates(self._introduction.candidates)
+        self._checks.other_end(description, now)
+        if self._is_dialling:
+            self._rounds.remote_candidates(description.of_type(*self._strategy.checks))
+
+    def _hear_punch(self, body: object, now: int) -> None:
+        number = body.get("punch") if isinstance(body, dict) else None
+        if type(number) is int and self._role is Role.CONTROLLED:
+            self._begin_checking(now)
+            self._begin_dialling()
+            self._rounds.punch_received(number, (), now)
+
+    def _begin_dialling(self) -> None:
+        self._is_dialling = True
+        if self._introduction.other is not None:
+            self._rounds.remote_candidates(self._introduction.other.of_type(*self._strategy.checks))
+
+    def _start_rounds(self, now: int) -> None:
+        if self._role is not Role.CONTROLLING or self._rounds.number:
+            return
+        session = self._switch.relayed
+        is_greeted = self._greeter.relayed.rtt is not None and self._greeter.relayed.is_heard
+        if session is not None and is_greeted and session.connection.is_confirmed and session.connection.candidates:
+            session.connection.is_admitting = True
+            self._rounds.start(now)
+        elif self._introduction.may_skip_relay:
+            self._begin_dialling()
+            self._rounds.start(now)
+
+    def _advance_rounds(self, now: int) -> None:
+        paths = self._paths if not self._is_dialling else None
+        for action in self._rounds.actions():
+            if paths is not None and paths.selected is not None:
+                return  # the round that failed left a path to settle for
+            match action:
+                case rounds.SendPunch(round=number):
+                    if paths is not None:
+                        paths.punch(number)
+                    else:
+                        self._introduction.tell({"punch": number}, now)
+                case rounds.RoundStarted(round=number):
+                    self._events.append(vocabulary.RoundOfChecks(now, number))
+                case rounds.SendCheck(remote=remote, attempt=attempt):
+                    (paths or self._checks).check(remote, attempt, now)
+                case rounds.RoundFailed():
+                    (paths or self._checks).settle(now)
+
+    def _advance_paths(self, now: int) -> None:
+        session, paths = self._switch.relayed, self._paths
+        if session is None or paths is None:
+            return
+        for event in paths.events():
+            session.wake()
+            match event:
+                case PathSelected(path=path):
+                    self._rounds.succeeded(path.remote, now)
+                    self._greeter.go_direct(session, now)
+                case CheckSent() | RemoteLearnt():
+                    self._report(event, now)
+
+    def _advance_checks(self, now: int) -> None:
+        for event in self._checks.events():
+            match event:
+                case Selected(pair=pair):
+                    self._rounds.succeeded(pair.remote, now)
+                    source = Path(pair.local, pair.answered_from) if pair.answered_from is not None else None
+                    self._switch.dial(Path(pair.local, pair.remote), now, source=source)
+                case CheckSent() | RemoteLearnt():
+                    self._report(event, now)
+
+    def _report(self, event: CheckSent | RemoteLearnt, now: int) -> None:
+        self._begin_checking(now)
+        match event:
+            case CheckSent(t=t, local=local, remote=remote, attempt=attempt):
+                self._events.append(vocabulary.Check(t, remote, local, self._rounds.number or None, attempt))
+            case RemoteLearnt(remote=remote):
+                self._rounds.remote_candidates([remote])
+
+    def _conclude(self, now: int) -> None:
+        """Say that the rounds are exhausted, once nothing that they began can come to anything any more."""
+        is_open = self._checks.selected is not None or self._checks.is_nominating or self._switch.dialled is not None
+        is_open = is_open or self._is_connected or (self._paths is not None and self._paths.selected is not None)
+        if self._rounds.is_over and not is_open and not self._is_exhausted:
+            self._is_exhausted = True
+            self._events.append(vocabulary.Exhausted(now, self._rounds.number))
+
+    def _begin_checking(self, now: int) -> None:
+        if not self._is_checking and not self.is_failed:
+            self._is_checking, self._give_up_at = True, now + self._deadline
+
+    def _fail(self, now: int) -> None:
+        self._give_up_at = None
+        if self._is_connected:
+            return
+        self.is_failed = True
+        if self._is_checking:
+            reason = "no direct path by the deadline"
+        elif self._introduction.other is not None:
+            reason = "the other end began no round within the time for setting up"
+        elif self._introduction.is_registered:
+            reason = "the other end was not learnt within the time for setting up"
+        else:
+            reason = "gathering did not end within the time for setting up"
+        self._events.append(vocabulary.Failed(now, reason))
+
+    # ---- connections
+
+    def _take_all(self, session: Session, happenings: Sequence[Happening], now: int) -> None:
+        """Frames of one datagram belong together: a round begins with all the addresses that it names."""
+        punched: dict[int, list[Endpoint]] = {}
+        for happening in happenings:
+            if isinstance(happening, Punched) and self._paths is not None:
+                self._paths.asked(happening.candidate, happening.address)
+                punched.setdefault(happening.round, []).append(happening.address)
+            else:
+                self._take(session, happening, now)
+        for number, addresses in punched.items():
+            self._begin_checking(now)
+            self._rounds.remote_candidates(addresses)
+            self._rounds.punch_received(number, (), now)
+
+    def _take(self, session: Session, happening: Happening, now: int) -> None:
+        match happening:
+            case Completed():
+                self._completed(session, now)
+            case Received(path=path, data=data):
+                self._receive_application(session, path, data, now)
+            case Terminated():
+                self._paths = None if session is self._switch.relayed else self._paths
+                self._switch.drop(session)
+            case CandidateAdded(address=address) if self._paths is not None and not self._is_dialling:
+                self._rounds.remote_candidates([address])
+                if self._rounds.number and not self._rounds.is_over:
+                    self._paths.punch(self._rounds.number)
+                    session.wake()
+            case _ if session is self._switch.relayed and self._paths is not None:
+                if isinstance(happening, Challenged) and self._switch.is_direct(happening.path):
+                    self._begin_checking(now)
+                self._paths.take(happening, now)
+
+    def _completed(self, session: Session, now: int) -> None:
+        other = self._introduction.other
+        if self._role is Role.CONTROLLING and (other is None or session.connection.peer_fingerprint != other.ufrag):
+            session.refuse("the certificate is not the one that was announced")
+            return
+        if session is self._switch.dialled:
+            self._greeter.go_direct(session, now)
+            return
+        own = sorted(self._introduction.candidates, key=lambda candidate: -candidate.priority)
+        own = [candidate for candidate in own if candidate.type in self._strategy.checks]
+        self._paths = Paths(self._role, self._bases, own, session.connection)
+        if self._role is Role.CONTROLLED and session.connection.peer_pair_limit is not None:
+            for candidate in own:
+                session.connection.add_candidate(candidate.address)
+        self._greeter.relayed.start(now)
+
+    # ---- application bytes
+
+    def _receive_application(self, session: Session, path: Path, data: bytes, now: int) -> None:
+        is_direct = self._switch.is_direct(path)
+        heard = self._greeter.hear(session, path, data, now, is_direct=is_direct)
+        if heard is Hearing.GREETING:
+            self._events.append(vocabulary.Data(now, path.local, path.remote, self._greeter.size))
+        elif heard is Hearing.ECHO and not is_direct and self._greeter.relayed.rtt is not None:
+            self._rounds.relay_rtt(self._greeter.relayed.rtt)
+            self._events.append(vocabulary.Relay(now, self._greeter.relayed.rtt, path.local, path.remote))
+        active = session.active
+        if active is not None and self._switch.is_direct(active) and self._greeter.is_both_ways:
+            self._connect(session, active, now)
+
+    def _connect(self, session: Session, path: Path, now: int) -> None:
+        if self._is_connected:
+            return
+        self._is_connected, self._give_up_at = True, None
+        came_by = self._greeter.heard_by or path
+        seen = session.connection.observed(path) or session.connection.observed(came_by)
+        own = (mine.type for mine in self._introduction.candidates if mine.address == seen and mine.base == path.local)
+        known = self._introduction.other.candidates if self._introduction.other is not None else ()
+        other = (theirs.type for theirs in known if theirs.address == path.remote)
+        types = (next(own, CandidateType.PEER_REFLEXIVE), next(other, CandidateType.PEER_REFLEXIVE))
+        source = came_by.remote if came_by.remote != path.remote else None
+        self._events.append(vocabulary.Connected(now, path.local, path.remote, source, types, self._greeter.direct.rtt))
