@@ -12,6 +12,7 @@ import click
 
 from testbed.cli import show
 from testbed.errors import Problem, SpecError
+from testbed.spec.kinds import kind
 from testbed.spec.load import Loaded, load_any
 from testbed.spec.places import FileKind, find, is_path, not_found
 from testbed.spec.profile_rules import nothing_refused
@@ -49,9 +50,11 @@ def _meant(word: str) -> list[Path]:
     """The files that a word of the command line means. Raises SpecError."""
     if is_path(word) or Path(word).is_file():
         return [Path(word)]
-    found = [path for kind in FileKind if (path := find(kind, word)) is not None]
+    found = [path for file_kind in FileKind if (path := find(file_kind, word)) is not None]
+    if not found and kind(word) is not None:
+        raise SpecError([Problem("", 0, 0, "", f"{word!r} is one of the built-in kinds of NAT, and no file")])
     if not found:
-        told = [not_found(kind, word) for kind in FileKind]
+        told = [not_found(file_kind, word) for file_kind in FileKind]
         best = next((message for message in told if "did you mean" in message), f"no such file or name: {word}")
         raise SpecError([Problem("", 0, 0, "", best)])
     return found

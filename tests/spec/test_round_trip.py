@@ -54,7 +54,7 @@ PORTS = st.builds(
 )
 PROFILES = st.builds(
     NatProfile,
-    description=st.text(st.characters(codec="utf-8", exclude_categories=("Cc",)), max_size=20),
+    description=st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]), max_size=20),
     sources=st.lists(st.sampled_from(["RFC 4787", "a book: page 5", "#", "null", "5"]), max_size=2).map(tuple),
     mapping=st.sampled_from(Dependence),
     filtering=st.sampled_from(Dependence),
