@@ -12,10 +12,10 @@ import click
 
 from testbed.cli import show
 from testbed.errors import Problem, SpecError
+from testbed.lab.nftables.refusals import refusals
 from testbed.spec.kinds import kind
 from testbed.spec.load import Loaded, load_any
 from testbed.spec.places import FileKind, find, is_path, not_found
-from testbed.spec.profile_rules import nothing_refused
 
 EPILOG = """\b
 Examples:
@@ -38,7 +38,7 @@ def command(files: tuple[str, ...], shown: bool) -> None:
     for word in dict.fromkeys(files):
         try:
             for path in _meant(word):
-                loaded = load_any(path, refusals=nothing_refused)  # TODO: the engines' own
+                loaded = load_any(path, refusals=refusals)
                 click.echo(_told(path, loaded, shown))
         except SpecError as error:
             problems += error.problems
