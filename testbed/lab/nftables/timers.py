@@ -1,0 +1,81 @@
+"""How long an idle mapping lives, and how nft's maps are told.
+
+Rule 1: UDP has one timer, the map's own.
+Rule 2: TCP has two (RFC 5382 REQ-5). Connection tracking knows the state of a connection and shows it in one way
+        only: by the time that it gives the entry. So its timeouts are set to two values far apart, one for an
+        established connection and one for every other state, and each packet's rule reads which one was given
+        (`ct expiration`) and sets the map's timer to what the profile says.
+Rule 3: of UDP, connection tracking forgets a flow a little before the mapping ends: a packet that meets a new
+        mapping must not meet the old flow.
+
+The timeouts live in the rules (`ct timeout` objects), so that a namespace needs no sysctl for them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from testbed.lab.nftables.table import Table, duration
+from testbed.spec.profile import SECOND, NatProfile
+
+_STATES = ("syn_sent", "syn_recv", "fin_wait", "close_wait", "last_ack", "time_wait", "close", "syn_sent2")
+_OPEN_STATES = ("established", "retrans", "unack")
+_APART = 600
+"""Seconds between the two values that connection tracking gives; what it gave is less by what has passed since."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timer:
+    """A condition on the packet's connection, and the lifetime that then holds; both as text, empty by default."""
+
+    when: str
+    lifetime: str
+
+
+def timers(profile: NatProfile, protocol: str) -> tuple[Timer, ...]:
+    """The timers of a protocol; exactly one of their conditions holds for a packet."""
+    tcp = profile.tcp_timeout
+    if protocol == "udp" or tcp.established == tcp.transitory:
+        return (Timer("", ""),)
+    border = f"{_longest(profile) + _APART // 2}s"
+    return (
+        Timer(f"ct expiration > {border} ", f" timeout {duration(tcp.established)}"),
+        Timer(f"ct expiration <= {border} ", ""),
+    )
+
+
+def lifetime(profile: NatProfile, protocol: str) -> str:
+    """The default lifetime of an entry: where a TCP connection is not established, the transitory one."""
+    return duration(profile.udp_timeout if protocol == "udp" else profile.tcp_timeout.transitory)
+
+
+def declare_timeouts(table: Table, profile: NatProfile) -> None:
+    """The objects that `use_timeouts` refers to, of the explicit engine and the firewall."""
+    udp = max(1, -(-profile.udp_timeout // SECOND) - 1)
+    longest = _longest(profile)
+    _declare(table, udp=udp, opened=longest + _APART, other=longest)
+
+
+def declare_native_timeouts(table: Table, profile: NatProfile) -> None:
+    """The same for the native engine, where connection tracking itself is the mapping."""
+    tcp = profile.tcp_timeout
+    _declare(table, udp=profile.udp_timeout // SECOND, opened=tcp.established // SECOND, other=tcp.transitory // SECOND)
+
+
+def use_timeouts() -> list[str]:
+    """Rules for a hook after connection tracking, which give a new flow its timeouts."""
+    return [f'meta l4proto {protocol} ct timeout set "{protocol}_flow"' for protocol in ("udp", "tcp")]
+
+
+def _longest(profile: NatProfile) -> int:
+    return -(-max(profile.tcp_timeout.established, profile.tcp_timeout.transitory) // SECOND)
+
+
+def _declare(table: Table, *, udp: int, opened: int, other: int) -> None:
+    states = [f"{name}: {opened}" for name in _OPEN_STATES] + [f"{name}: {other}" for name in _STATES]
+    table.declare(_object("udp", f"unreplied: {udp}, replied: {udp}"))
+    table.declare(_object("tcp", ", ".join(states)))
+
+
+def _object(protocol: str, policy: str) -> str:
+    return f"ct timeout {protocol}_flow {{ protocol {protocol}; l3proto ip; policy = {{ {policy} }}; }}"
