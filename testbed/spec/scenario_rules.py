@@ -48,12 +48,11 @@ def build(source: Source, data: Mapping[str, Any], name: str) -> Scenario | None
 
 
 def _without(data: Mapping[str, Any], paths: Sequence[tuple[str, ...]]) -> dict[str, Any]:
-    inner = {path[0]: path[1] for path in paths if len(path) > 1}
-    gone = {path[0] for path in paths if len(path) == 1}
-    kept = {key: value for key, value in data.items() if key not in gone}
-    for key in inner:
-        if isinstance(kept.get(key), dict):
-            kept[key] = _without(kept[key], [path[1:] for path in paths if len(path) > 1 and path[0] == key])
+    """The data without the keys at these paths, of one step or two."""
+    kept = {key: value for key, value in data.items() if (key,) not in paths}
+    for outer, inner in (path for path in paths if len(path) == 2):
+        if isinstance(kept.get(outer), dict):
+            kept[outer] = {key: value for key, value in kept[outer].items() if key != inner}
     return kept
 
 
