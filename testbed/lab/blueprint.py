@@ -46,7 +46,17 @@ class Qdisc:
     cable: str
     direction: Literal["up", "down"]
     index: int
-    impairment: Impairment
+    link: Link
+
+    @property
+    def label(self) -> str:
+        """What a person calls it."""
+        return f"{self.cable} {self.direction}"
+
+    @property
+    def impairment(self) -> Impairment:
+        """What frames in this direction meet."""
+        return self.link.up if self.direction == "up" else self.link.down
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +151,8 @@ class _Drawing:
         self._join(cable.lower, is_up=True)
         self._join(cable.upper, is_up=False)
         if self.links == "netem":
-            self._impair(cable.name, "up", cable.lower, cable.link.up)
-            self._impair(cable.name, "down", cable.upper, cable.link.down)
+            self._impair(cable, "up", cable.lower)
+            self._impair(cable, "down", cable.upper)
 
     def _end(self, port: Port) -> End:
         return End(port.interface, self._index(port.box, port.interface), port.mac, self.fds[port.box])
@@ -164,10 +174,10 @@ class _Drawing:
         elif not is_up:
             self.ups[port.box].append(netlink.up(f"{port.box} {port.interface}", index))
 
-    def _impair(self, cable: str, direction: Literal["up", "down"], port: Port, impairment: Impairment) -> None:
-        if not impairment.is_nothing:
-            index = self.indexes[port.box][port.interface]
-            self.qdiscs[port.box].append(Qdisc(cable, direction, index, impairment))
+    def _impair(self, cable: Cable, direction: Literal["up", "down"], port: Port) -> None:
+        entry = Qdisc(cable.name, direction, self.indexes[port.box][port.interface], cable.link)
+        if not entry.impairment.is_nothing:
+            self.qdiscs[port.box].append(entry)
 
     # ---- boxes
 

@@ -22,12 +22,15 @@ from testbed.lab import namespaces, sysctl
 from testbed.lab.blueprint import WORLD_FD, Blueprint, BoxPlan
 from testbed.lab.capture import Capture, Place
 from testbed.lab.namespaces import Namespace
-from testbed.lab.netlink import Netlink
+from testbed.lab.netlink import Batch, Netlink
 from testbed.lab.netlink_netem import compare_qdisc, qdisc
 from testbed.lab.nftables.droplog import DropLog
 from testbed.lab.programs import Program, spawn
-from testbed.lab.wire.process import Wire, WireCable
+from testbed.lab.wire.engine import WireCable
+from testbed.lab.wire.process import Wire
+from testbed.link.model import seeds_of_directions
 from testbed.plan.seeds import derive
+from testbed.spec.link import Link
 
 RECEIVE_BUFFER = 1 << 20
 """Bytes that a socket may hold: a burst of QUIC must not die in an end's own kernel."""
@@ -134,9 +137,10 @@ def _set_up(plan: BoxPlan, seed: int) -> None:
             link.switch_offloads_off(device)
         link.send(plan.setup)
         for entry in plan.qdiscs:
-            die = derive(seed, "link", entry.cable, entry.direction)
-            link.send_one(qdisc(f"{entry.cable} {entry.direction}", entry.index, entry.impairment, die))
-            compare_qdisc(link, entry.index, entry.impairment, die)
+            up, down = seeds_of_directions(_link_seed(entry.link, seed, entry.cable))
+            die = up if entry.direction == "up" else down
+            link.send(Batch([qdisc(entry.label, entry.index, entry.impairment, die)]))
+            compare_qdisc(entry.index, entry.impairment, die)
         for device in reversed(plan.indexes):  # a bridge has a carrier once its ports have
             if not link.finish_carrier(device):
                 raise BrokenError(f"{name}: {device} has no carrier")
@@ -161,7 +165,7 @@ def _start_capture(blueprint: Blueprint, boxes: Mapping[str, Namespace], scope: 
 
 def _start_wire(blueprint: Blueprint, world: Namespace, seed: int, scope: ExitStack) -> Wire:
     cables = [
-        WireCable(ends.name, ends.lower, ends.upper, ends.link, _link_seed(ends.link.seed, seed, ends.name))
+        WireCable(ends.name, ends.lower, ends.upper, ends.link, _link_seed(ends.link, seed, ends.name))
         for ends in blueprint.wires
     ]
     wire = Wire.start(world, cables)
@@ -169,6 +173,6 @@ def _start_wire(blueprint: Blueprint, world: Namespace, seed: int, scope: ExitSt
     return wire
 
 
-def _link_seed(said: int | None, seed: int, cable: str) -> int:
+def _link_seed(link: Link, seed: int, cable: str) -> int:
     """A link's own seed where the topology gives one; else one for this lab and this cable."""
-    return said if said is not None else derive(seed, "link", cable)
+    return link.seed if link.seed is not None else derive(seed, "link", cable)

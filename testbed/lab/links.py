@@ -9,7 +9,7 @@ from testbed.spec import scenario as spec
 
 
 def choose(asked: spec.Links) -> Links:
-    """`auto` takes netem where the kernel has it, else our own wire. Raises MachineError where netem is asked in vain."""
+    """`auto` takes netem where the kernel has it, else our own wire. Raises MachineError where netem cannot be."""
     if asked is spec.Links.WIRE:
         return "wire"
     refusal = netem_refusal()

@@ -52,26 +52,26 @@ def _checked(result: int, what: str) -> None:
 if sys.version_info >= (3, 12):
 
     def unshare(flags: int) -> None:
-        """Leave namespaces of these kinds for new ones, as unshare(2). Raises OSError."""
+        """Leave the namespaces of these kinds for new ones. Raises OSError."""
         os.unshare(flags)
 
     def setns(descriptor: int, kind: int) -> None:
-        """Enter the namespace behind a descriptor, as setns(2). Raises OSError."""
+        """Enter the namespace behind a descriptor. Raises OSError."""
         os.setns(descriptor, kind)
 
 else:
 
     def unshare(flags: int) -> None:
-        """Leave namespaces of these kinds for new ones, as unshare(2). Raises OSError."""
+        """Leave the namespaces of these kinds for new ones. Raises OSError."""
         _checked(libc.unshare(flags), "unshare")
 
     def setns(descriptor: int, kind: int) -> None:
-        """Enter the namespace behind a descriptor, as setns(2). Raises OSError."""
+        """Enter the namespace behind a descriptor. Raises OSError."""
         _checked(libc.setns(descriptor, kind), "setns")
 
 
 def mount(source: str, target: str, kind: str | None, flags: int = 0) -> None:
-    """Mount a file system, as mount(2). Raises OSError."""
+    """Put a file system in its place. Raises OSError."""
     encoded = kind.encode() if kind is not None else None
     _checked(libc.mount(source.encode(), target.encode(), encoded, flags, None), f"mount {target}")
 

@@ -66,7 +66,7 @@ def _in_child(attempt: Callable[[], str]) -> tuple[str, str | None, str | None]:
         os._exit(0)
     os.close(writing)
     with os.fdopen(reading, "rb") as file:
-        said, text, mend = (file.read().decode().split("\0") + ["", "", ""])[:3]
+        said, text, mend = [*file.read().decode().split("\0"), "", "", ""][:3]
     os.waitpid(pid, 0)
     if said == "ok":
         return text, None, None

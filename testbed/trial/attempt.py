@@ -56,10 +56,15 @@ def run_attempt(lab: Lab, cell: CellPlan, settings: Settings, seed: int) -> Atte
     """Run both ends of `cell` in `lab` until both are finished."""
     attempt = Attempt(seen={name: [] for name in cell.ends})
     try:
-        trio.run(_run, lab, cell, settings, seed, attempt, strict_exception_groups=False)
-    except (TestbedError, OSError) as error:
-        attempt.broken = str(error)
+        trio.run(_run, lab, cell, settings, seed, attempt)
+    except* (TestbedError, OSError) as group:
+        attempt.broken = str(_first(group))
     return attempt
+
+
+def _first(error: BaseException) -> BaseException:
+    """The first of what went wrong at once; the others follow from it."""
+    return _first(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
 
 
 async def _run(lab: Lab, cell: CellPlan, settings: Settings, seed: int, attempt: Attempt) -> None:
@@ -129,4 +134,5 @@ async def _drain(lab: Lab) -> None:
 async def _watch_wire(lab: Lab) -> None:
     if lab.wire is not None:
         await trio.lowlevel.wait_readable(lab.wire.fileno())
-        raise BrokenError(lab.wire.death())
+        lab.wire.stop()  # says how it died, as an error
+        raise BrokenError("the wire process ended by itself")

@@ -77,4 +77,5 @@ async def _answer(announcement: Announcement) -> None:
 async def _watch_wire(lab: Lab) -> None:
     if lab.wire is not None:
         await trio.lowlevel.wait_readable(lab.wire.fileno())
-        raise BrokenError(lab.wire.death())
+        lab.wire.stop()  # says how it died, as an error
+        raise BrokenError("the wire process ended by itself")

@@ -92,7 +92,7 @@ def _traverse(events: Events, relays: frozenset[str]) -> float | None:
     return _between(min(starts), max(arrival.t for arrival in arrivals if arrival is not None))
 
 
-def _rtt(events: Events, controlling: str, kind: type[Relay] | type[Connected]) -> float | None:
+def _rtt(events: Events, controlling: str, kind: type[Relay | Connected]) -> float | None:
     """As the controlling end measured it, else as the other did."""
     for name in sorted(events, key=lambda name: name != controlling):
         for event in _of(events[name], kind):

@@ -144,7 +144,7 @@ def _measure(task: Task, attempt: Attempt, verdict: Verdict) -> Measured:
 
 
 def _path(cell: CellPlan, attempt: Attempt) -> dict[str, tuple[str, ...]]:
-    """The direct path: node -> its local and its remote address; the candidate types as the controlling end saw them."""
+    """The direct path: node -> its local and its remote address; types as the controlling end saw them."""
     claims = {name: next(event for event in attempt.seen[name] if isinstance(event, Connected)) for name in cell.ends}
     path = {name: (str(claim.local), str(claim.remote)) for name, claim in claims.items()}
     return {**path, "types": tuple(kind.value for kind in claims[cell.controlling].types)}
@@ -159,10 +159,10 @@ def _stop_wire(lab: Lab, attempt: Attempt) -> list[str]:
     except TestbedError as error:
         attempt.broken = str(error)
         return []
-    if report.ring_drops or report.send_errors:
-        lost = f"the wire lost {report.ring_drops} frames on the way in and {report.send_errors} on the way out"
-        return [warning(CAPTURE_DROPS, lost)]
-    late = report.lateness_p99
+    if report.missing:
+        attempt.broken = f"{report.missing} frames vanished in the wire though no link says so"
+        return []
+    late = report.lateness.p99 or 0
     return [warning(BUSY_MACHINE, f"links were {late / 1e6:.1f} ms late (p99)")] if late > LATE else []
 
 
