@@ -29,7 +29,7 @@ from testbed.units import PPM
 
 _NEW_QDISC, _GET_QDISC = 36, 38
 _ERROR = 2
-_REQUEST, _EXCLUSIVE, _CREATE = 0x1, 0x200, 0x400
+_REQUEST, _ACK, _EXCLUSIVE, _CREATE = 0x1, 0x4, 0x200, 0x400
 _ROOT = 0xFFFF_FFFF
 _KIND, _OPTIONS = 1, 2
 _CORRELATION, _TABLE, _REORDER, _CORRUPT, _LOSS, _RATE = 1, 2, 3, 4, 5, 6
@@ -177,12 +177,15 @@ def read_qdisc(index: int) -> Settings | None:
     body = _TC.pack(socket.AF_UNSPEC, index, 0, _ROOT, 0)
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE) as asking:
         asking.bind((0, 0))
-        asking.send(_HEADER.pack(_HEADER.size + len(body), _GET_QDISC, _REQUEST, 1, 0) + body)
-        answer = asking.recv(1 << 16)
-    _, kind, _, _, _ = _HEADER.unpack_from(answer)
-    if kind == _ERROR:
-        number = -struct.unpack_from("=i", answer, _HEADER.size)[0]
+        asking.send(_HEADER.pack(_HEADER.size + len(body), _GET_QDISC, _REQUEST | _ACK, 1, 0) + body)
+        # A qdisc of the kernel's own (noqueue) is not told; the acknowledgement always comes, and comes last.
+        answer = b""
+        while _HEADER.unpack_from(told := asking.recv(1 << 16))[1] != _ERROR:
+            answer = told
+    if number := -struct.unpack_from("=i", told, _HEADER.size)[0]:
         raise BrokenError(f"qdisc of device {index}: {os.strerror(number)}")
+    if not answer:
+        return None
     found = dict(_attributes(answer[_HEADER.size + _TC.size :]))
     return decode(found[_OPTIONS]) if found[_KIND].rstrip(b"\0") == b"netem" else None
 
