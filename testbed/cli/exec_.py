@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from testbed.errors import TestbedError
+from testbed.errors import TestbedError, UsageError
 
 FAILED, NOT_EXECUTABLE, NOT_FOUND = 125, 126, 127
 """What this command itself returns where it cannot run the other, as env(1) and others do."""
@@ -28,6 +28,10 @@ def command(lab: str | None, node: str, arguments: tuple[str, ...]) -> int:
     """Run CMD in NODE of a lab that `testbed up` holds. Its exit status is ours; our own are 125 to 127."""
     from testbed.lab.registry import enter_node, held_lab
 
+    if arguments[0] == "--":  # click leaves it in place, since NODE comes before it
+        arguments = arguments[1:]
+    if not arguments:
+        raise UsageError(f"say what to run in {node}: testbed exec {node} -- ip address")
     try:
         enter_node(held_lab(lab), node)
     except TestbedError as error:
