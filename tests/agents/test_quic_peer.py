@@ -214,3 +214,11 @@ def test_secrets_are_lines_of_a_key_log_and_the_same_at_both_ends() -> None:
     assert set(trial.alice.secrets) == set(trial.bob.secrets)
     labels = {line.split()[0] for line in trial.alice.secrets}
     assert {"CLIENT_TRAFFIC_SECRET_0", "SERVER_TRAFFIC_SECRET_0"} <= labels
+
+
+def test_the_same_seed_makes_the_same_trial() -> None:
+    """Keys and connection ids differ; what is sent when, and what is reported, does not."""
+    runs = [pair("eim-apdf", "eim-eif", network=Network(5, Malice(0.2, 0.2, 0.2))).run() for _ in range(2)]
+    shapes = [[(t, sent.source, sent.destination, len(sent.data)) for t, sent in run.network.sent] for run in runs]
+    assert shapes[0] == shapes[1]
+    assert runs[0].events == runs[1].events
