@@ -1,67 +1,67 @@
 # One door for commands: the same by hand, in CI and in Vagrant.
-PYTHON ?= python3
+#
+# PYTHON=python3.12 chooses the interpreter, VENV=DIR the environment, SCENARIO=FILE what `run` runs, TESTS="..." what
+# `test` hands to pytest, PREFIX=DIR and DESTDIR=DIR where `install` installs.
+VENV ?= .venv
 PREFIX ?= /usr/local
-VENV := .venv
-BIN := $(VENV)/bin
+DESTDIR ?=
 SCENARIO ?= scenarios/symmetric_nat.yaml
+TESTS ?=
+export PYTHON PREFIX DESTDIR
 
-.PHONY: help run test install uninstall lint types contracts format wheel bench docs clean
+.NOTPARALLEL:
+.PHONY: help venv dev run test install uninstall lint types contracts format wheel bench docs clean
 
 help: ## Say what there is
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
 
-$(VENV)/.run: pyproject.toml constraints.txt
-	@PYTHON=$(PYTHON) tools/install-system
-	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "testbed needs Python 3.11 or newer; set PYTHON=")'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
-	@touch $@
+venv:
+	@tools/install-system
+	@tools/make-venv '$(VENV)'
 
-$(VENV)/.dev: $(VENV)/.run
-	@PYTHON=$(PYTHON) tools/install-system --dev
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	@touch $@
+dev:
+	@tools/install-system
+	@tools/make-venv '$(VENV)' dev
 
-run: $(VENV)/.run ## Run the first scenario: through which NATs do two QUIC peers connect?
-	$(BIN)/testbed run $(SCENARIO)
+run: venv ## Run the first scenario: through which NATs do two QUIC peers connect?
+	'$(VENV)/bin/testbed' run '$(SCENARIO)'
 
-test: $(VENV)/.dev ## Run the tests of this machine, lab tests included
-	$(BIN)/python -m pytest $(TESTS)
+test: dev ## Run the tests of this machine, lab tests included
+	'$(VENV)/bin/python' -m pytest $(TESTS)
 
-install: ## Put `testbed` on the PATH (root)
-	@PYTHON=$(PYTHON) tools/install-system
-	$(PYTHON) -m venv $(DESTDIR)$(PREFIX)/lib/testbed
-	$(DESTDIR)$(PREFIX)/lib/testbed/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt .
-	mkdir -p $(DESTDIR)$(PREFIX)/bin
-	ln -sf $(PREFIX)/lib/testbed/bin/testbed $(DESTDIR)$(PREFIX)/bin/testbed
+install: ## Put `testbed` on the PATH (root, or PREFIX=)
+	@tools/install-system
+	@tools/install-testbed
 
 uninstall: ## Take it away again
-	rm -rf $(DESTDIR)$(PREFIX)/lib/testbed $(DESTDIR)$(PREFIX)/bin/testbed
+	rm -rf '$(DESTDIR)$(PREFIX)/lib/testbed' '$(DESTDIR)$(PREFIX)/bin/testbed'
 
-lint: $(VENV)/.dev ## Format, lint, shell scripts, the workflow
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
-	shellcheck tools/install-system .ci/run
-	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+lint: dev ## Check format, style, shell scripts, the workflow, the Vagrantfile
+	@tools/install-system checks
+	'$(VENV)/bin/ruff' format --check .
+	'$(VENV)/bin/ruff' check .
+	shellcheck $$(grep -rlE '^#!/bin/(ba)?sh' tools .ci)
+	'$(VENV)/bin/check-jsonschema' --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	ruby -c Vagrantfile
 
-types: $(VENV)/.dev ## Check types
-	$(BIN)/mypy
+types: dev ## Check types
+	'$(VENV)/bin/mypy'
 
-contracts: $(VENV)/.dev ## Check who imports whom
-	$(BIN)/lint-imports
+contracts: dev ## Check who imports whom
+	'$(VENV)/bin/lint-imports'
 
-format: $(VENV)/.dev ## Format the code
-	$(BIN)/ruff format .
-	$(BIN)/ruff check --fix .
+format: dev ## Format the code
+	'$(VENV)/bin/ruff' format .
+	'$(VENV)/bin/ruff' check --fix .
 
-wheel: $(VENV)/.dev ## Build the wheel and try it outside the checkout
-	tools/try-wheel $(BIN)/python
+wheel: dev ## Build sdist and wheel into dist/ and try the wheel outside the checkout
+	tools/try-wheel '$(VENV)/bin/python'
 
-bench: $(VENV)/.dev ## Measure what the project promises to be fast at
-	$(BIN)/python -m benchmarks
+bench: dev ## Measure what the project promises to be fast at
+	'$(VENV)/bin/python' -m benchmarks
 
-docs: $(VENV)/.dev ## Write the generated parts of docs/
-	$(BIN)/python -m tools.write_docs
+docs: dev ## Write the generated parts of docs/
+	'$(VENV)/bin/python' -m tools.write_docs
 
-clean: ## Remove what was built
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+clean: ## Remove what was built; results/ stays
+	rm -rf '$(VENV)' build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
