@@ -1,13 +1,13 @@
 """What the NATs of a lab dropped: counts by reason for the record, comments for the capture.
 
-Rule 1: the reason is the NAT's own word, from the rule that dropped the packet; nothing is guessed from timing.
+Rule 1: the reason is the NAT's own word, from the rule that dropped the packet; nothing is guessed from timing. Counts
+        are the rules' counters, which lose nothing; a log that overflowed only leaves packets without a comment.
 Rule 2: a dropped packet is found in the capture by its IP header and first bytes: the log shows what the rule saw,
         which is what came in.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 
 from testbed.lab.lab import Lab
@@ -23,11 +23,10 @@ class Drops:
 
     def __init__(self, lab: Lab) -> None:
         """Reads the logs of all NATs; call it once, at the end."""
-        self.counts: Mapping[str, Counter[str]] = {name: Counter() for name in lab.drop_logs}
+        self.counts: Mapping[str, Mapping[str, int]] = {name: log.counters() for name, log in lab.drop_logs.items()}
         self._reasons: dict[tuple[str, bytes], list[str]] = {}
         for name, log in lab.drop_logs.items():
             for drop in log.read():
-                self.counts[name][drop.reason] += 1
                 self._reasons.setdefault((name, _identity(drop.packet)), []).append(drop.reason)
 
     def comment(self, box: str, packet: Packet) -> str:

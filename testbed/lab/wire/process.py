@@ -18,6 +18,7 @@ import signal
 import socket
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 
 from testbed.errors import BrokenError
 from testbed.lab.namespaces import CLONE_NEWNET, Namespace, die_with_parent, is_dead, setns, wake_on_time
@@ -31,8 +32,6 @@ _SLOTS = 2048
 """Frames that may wait to be read: 40 ms at 50 000 a second. With frames of 1 500 bytes the ring takes 4 MB."""
 _MEMORY = 16 << 20
 """Of a ring for larger frames."""
-_left: set[int] = set()
-"""Processes that have said all they had to say and that nobody has waited for."""
 
 
 class Wire:
@@ -49,7 +48,6 @@ class Wire:
 
         The cables' devices may be made later, by these indexes.
         """
-        _reap()
         parent = os.getpid()
         ours, its = socket.socketpair()
         pid = os.fork()
@@ -70,26 +68,28 @@ class Wire:
 
     @property
     def is_dead(self) -> bool:
-        """Whether the process has ended."""
-        return self.pid in _left or is_dead(self._pidfd)
+        """Whether the process has ended, or was told to."""
+        return self._pidfd < 0 or is_dead(self._pidfd)
 
     def stop(self) -> WireReport:
         """End it, and learn what it did. Raises BrokenError where it had died before.
 
         The process is gone some 20 ms later: the kernel waits for grace periods when it closes packet sockets.
+        `close` waits for that; whoever is about to end anyway need not.
         """
         self._control.shutdown(socket.SHUT_WR)
         answer = self._receive_all()
         if not answer.startswith(_REPORT):
             raise self._death(answer)
-        self._leave()
         return WireReport.from_json(answer[1:].decode())
 
     def close(self) -> None:
-        """End it, if it has not ended, without a word."""
+        """End it, if it has not ended, without a word, and wait until it is gone. Twice does nothing."""
         if self._pidfd >= 0:
-            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-            self._leave()
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+            self._close()
 
     def _receive(self, most: int) -> bytes:
         try:
@@ -116,21 +116,10 @@ class Wire:
             f"the wire process died (exit status {code}): {words.removeprefix(_ERROR).decode()}".rstrip(": ")
         )
 
-    def _leave(self) -> None:
-        _left.add(self.pid)
-        self._close()
-        _reap()
-
     def _close(self) -> None:
         self._control.close()
         os.close(self._pidfd)
         self._pidfd = -1
-
-
-def _reap() -> None:
-    for pid in tuple(_left):
-        if os.waitpid(pid, os.WNOHANG)[0]:
-            _left.discard(pid)
 
 
 # ---------------------------------------------------------------------------- the child
