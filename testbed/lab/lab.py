@@ -141,7 +141,7 @@ def _set_up(plan: BoxPlan, seed: int) -> None:
             die = up if entry.direction == "up" else down
             link.send(Batch([qdisc(entry.label, entry.index, entry.impairment, die)]))
             compare_qdisc(entry.index, entry.impairment, die)
-        for device in reversed(plan.indexes):  # a bridge has a carrier once its ports have
+        for device in reversed(tuple(plan.indexes)):  # a bridge has a carrier once its ports have
             if not link.finish_carrier(device):
                 raise BrokenError(f"{name}: {device} has no carrier")
     if plan.rules is not None:

@@ -53,7 +53,7 @@ def without(said: Sequence[Event], *kinds: type[Event]) -> tuple[Event, ...]:
     return tuple(event for event in said if not isinstance(event, kinds))
 
 
-NEVER_DIRECT = [without(said, Connected)[:6] for said in (ALICE, BOB)]
+UNCONNECTED_ALICE, UNCONNECTED_BOB = (without(said, Connected)[:6] for said in (ALICE, BOB))
 
 ROWS: list[tuple[str, Sequence[Event], Sequence[Event], bool, str, float | None, float | None]] = [
     (
@@ -83,7 +83,7 @@ ROWS: list[tuple[str, Sequence[Event], Sequence[Event], bool, str, float | None,
         0.07,
         None,
     ),
-    ("relayed bytes do not end a traversal", *NEVER_DIRECT, False, "time_to_traverse", None, 5.0),
+    ("relayed bytes do not end a traversal", UNCONNECTED_ALICE, UNCONNECTED_BOB, False, "time_to_traverse", None, 5.0),
     ("a trial that is not direct is censored, whatever its ends say", ALICE, BOB, False, "time_to_traverse", None, 5.0),
     (
         "without any check there is no beginning, so no time",
