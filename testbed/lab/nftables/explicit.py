@@ -106,7 +106,10 @@ def _add_sorting(table: Table, engine: Engine) -> None:
     blocked = drop("udp-blocked")
     rules = [f"{lan} ip daddr {engine.inside} accept"]
     if engine.profile.udp_blocked:
-        rules += [f"{from_inside} meta l4proto udp {blocked}", f"{wan} meta l4proto udp {blocked}"]
+        rules += [
+            f"{from_inside} meta l4proto udp {blocked}",
+            f"{wan} ip daddr {engine.external} meta l4proto udp {blocked}",
+        ]
     if not engine.hairpins:
         rules.append(f"{to_itself} meta l4proto {{ udp, tcp }} {drop('hairpin-refused')}")
     elif engine.has_hairpin_zone:
@@ -174,6 +177,7 @@ def _add_inward(table: Table, engine: Engine) -> None:
         "through",
         [
             f"ct state invalid {drop('not-translated')}",
+            f"{engine.came('lan')} ip saddr != {engine.inside} {drop('not-translated')}",
             f"{engine.came('lan')} {engine.leaves('wan')} accept",
             f"{engine.came('lan')} {engine.leaves('lan')} accept",
             f"{engine.came('wan')} meta l4proto vmap {{ udp : jump renew_udp, tcp : jump renew_tcp }}",
@@ -248,7 +252,10 @@ def _add_outward(table: Table, engine: Engine) -> None:
 
 def _add_entering(table: Table, engine: Engine) -> None:
     wan, lan = engine.leaves("wan"), engine.leaves("lan")
-    rules = [f"{wan} ip saddr != {engine.external} {drop('not-translated')}", f"{wan} {dispatch('enter')}"]
+    rules = [
+        f"{wan} ip saddr {engine.inside} {drop('not-translated')}",
+        f"{wan} ip saddr {engine.external} ct status snat,dnat {dispatch('enter')}",
+    ]
     if engine.hairpins_translated:
         turned = f"{lan} ip saddr {engine.external} ct status dnat"
         rules += [f"{turned} ct direction original {dispatch('hairpin')}"]

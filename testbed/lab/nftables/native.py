@@ -27,7 +27,7 @@ def compile_native(translation: Translation) -> str:
     table.chain("flow_timeouts", use_timeouts(), hook="filter hook prerouting priority -150; policy accept")
     table.chain(
         "inward",
-        [f"{wan} meta l4proto {{ udp, tcp }} ct state new goto unsolicited"],
+        [f"{wan} ip daddr {any_of(translation.external)} meta l4proto {{ udp, tcp }} ct state new goto unsolicited"],
         hook="filter hook input priority 0; policy accept",
     )
     table.chain("unsolicited", blocked + unsolicited(profile.unsolicited, "no-mapping"))

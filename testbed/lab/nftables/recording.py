@@ -4,9 +4,8 @@ Rule 1: a recording is made once and replayed often. Compiling a text costs mill
         one; and a recording is what the kernel has, not what we think that nft says.
 Rule 2: what the kernel numbers by itself is left out (handles, positions, use counts), and sets come before the
         rules that bind them: an anonymous set takes no elements once a rule has it (nf_tables_newsetelem).
-Rule 3: the words of dice.py were compiled as marks: numbers that occur nowhere else. Where they are found in the
-        bytes, a replay writes the trial's words. If one of them is not found as often as the text has it, the
-        recording is refused.
+Rule 3: what differs between trials and between NATs of one profile was compiled as marks (marks.py). Where they are
+        found in the bytes, a replay writes what belongs there.
 Rule 4: a recording is replayed into an empty namespace and read back before it is used; both must be equal.
 
 Attribute numbers: linux/netfilter/nf_tables.h.
@@ -15,11 +14,11 @@ Attribute numbers: linux/netfilter/nf_tables.h.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from testbed.errors import BrokenError, MachineError
-from testbed.lab.nftables.dice import WORDS, Words
+from testbed.lab.nftables.marks import Mark
 from testbed.lab.nftables.netfilter import (
     NESTED,
     Attribute,
@@ -30,9 +29,6 @@ from testbed.lab.nftables.netfilter import (
     batch,
 )
 
-MARKS: Words = {name: 0x5EED_0001 + number * 0x0101 for number, name in enumerate(WORDS)}
-"""The words that a text is compiled with for a recording."""
-
 _NEW_TABLE, _GET_TABLE = 0, 1
 _NEW_CHAIN, _GET_CHAIN = 3, 4
 _NEW_RULE, _GET_RULE = 6, 7
@@ -40,6 +36,7 @@ _NEW_SET, _GET_SET = 9, 10
 _NEW_ELEMENT, _GET_ELEMENT = 12, 13
 _NEW_OBJECT, _GET_OBJECT = 18, 19
 _CREATE, _APPEND = 0x400, 0x800
+_SET_FLAGS, _SET_EVAL = 3, 0x20
 _SET_ID = 10
 _ELEMENTS = 3
 _EXPRESSIONS = 4
@@ -57,34 +54,37 @@ _NESTED_PARTS = {_NEW_OBJECT: {4}, _NEW_CHAIN: {4}, _NEW_SET: {9, 17, 18}, _NEW_
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """A transaction that makes a table, and where in its bytes each word stands."""
+    """A transaction that makes a table, and where in its bytes each mark stands."""
 
     data: bytes
     places: Mapping[str, tuple[int, ...]]
 
-    def with_words(self, words: Words) -> bytearray:
-        """The bytes for one trial."""
+    def bytes_with(self, values: Mapping[str, bytes]) -> bytearray:
+        """The transaction with values in the places of their marks."""
         data = bytearray(self.data)
         for name, places in self.places.items():
-            word = struct.pack(">I", words[name])
+            value = values[name]
             for place in places:
-                data[place : place + 4] = word
+                data[place : place + len(value)] = value
         return data
 
+    def filled(self, values: Mapping[str, bytes]) -> Recording:
+        """A recording in which the marks of these names are values for good."""
+        chosen = Recording(self.data, {name: self.places[name] for name in values})
+        left = {name: places for name, places in self.places.items() if name not in values}
+        return Recording(bytes(chosen.bytes_with(values)), left)
 
-def record(netfilter: Netfilter, text: str) -> Recording:
-    """What `text`, compiled with MARKS and loaded into this namespace, became. Raises BrokenError, MachineError."""
-    requests = list(read_back(netfilter))
+
+def record(requests: list[Request], text: str, marks: Mapping[str, Mark]) -> Recording:
+    """What `text` with its marks became, as read back from the kernel. Raises BrokenError, MachineError."""
     _check_port_arithmetic(requests)
     data = batch(requests)
     places = {}
-    for name, mark in MARKS.items():
-        expected = text.count(f"{mark:#x}") + text.count(str(mark))
-        found = tuple(_occurrences(data, struct.pack(">I", mark)))
+    for name, mark in marks.items():
+        expected, found = mark.count(text), tuple(_occurrences(data, mark.data))
         if len(found) != expected:
-            raise BrokenError(f"the word {name} stands {expected} times in the rules, {len(found)} in their bytes")
-        if found:
-            places[name] = found
+            raise BrokenError(f"the mark of {name} stands {expected} times in the rules, {len(found)} in their bytes")
+        places[name] = found
     return Recording(data, places)
 
 
@@ -97,7 +97,7 @@ def read_back(netfilter: Netfilter) -> Iterator[Request]:
             made = _encode(new, (part for part in parts if part.kind in wanted))
             if new == _NEW_SET:
                 made += attribute(_SET_ID, struct.pack(">I", number))
-                elements += _read_elements(netfilter, parts)
+                elements += _read_elements(netfilter, parts) if not _is_dynamic(parts) else ()
             yield Request(new, _CREATE, made)
     yield from elements
     for body in netfilter.dump(_GET_RULE):
@@ -105,7 +105,7 @@ def read_back(netfilter: Netfilter) -> Iterator[Request]:
         yield Request(_NEW_RULE, _CREATE | _APPEND, _encode(_NEW_RULE, kept))
 
 
-def canonical(requests: Iterator[Request]) -> list[Request]:
+def canonical(requests: Iterable[Request]) -> list[Request]:
     """The same with the elements of each set sorted: the kernel lists them in the order of a random hash."""
     found: list[Request] = []
     elements: dict[bytes, list[bytes]] = {}
@@ -119,6 +119,11 @@ def canonical(requests: Iterator[Request]) -> list[Request]:
         elements.setdefault(name, []).extend(one.value for value in listed for one in attributes(value))
     found += [Request(_NEW_ELEMENT, 0, name + b"".join(sorted(each))) for name, each in elements.items()]
     return found
+
+
+def _is_dynamic(parts: list[Attribute]) -> bool:
+    """Whether packets fill a set (NFT_SET_EVAL): where none has passed, it is empty."""
+    return any(part.kind == _SET_FLAGS and struct.unpack(">I", part.value)[0] & _SET_EVAL for part in parts)
 
 
 def _read_elements(netfilter: Netfilter, parts: list[Attribute]) -> Iterator[Request]:
@@ -145,12 +150,12 @@ def _occurrences(data: bytes, word: bytes) -> Iterator[int]:
 def _check_port_arithmetic(requests: list[Request]) -> None:
     """Every computed port must be shifted and then turned to network order, four bytes of it (allocation.py)."""
     for request in requests:
-        if request.command != _NEW_RULE:
+        if request.command != _NEW_RULE or not (b"numgen\0" in request.body or b"hash\0" in request.body):
             continue
         expressions = next((a.value for a in attributes(request.body) if a.kind == _EXPRESSIONS), b"")
         steps = [dict(attributes(one.value)) for one in attributes(expressions)]
         names = [step[1].rstrip(b"\0").decode() for step in steps]
-        if names[-1:] != ["payload"] or not {"numgen", "hash"} & set(names[-4:]):
+        if names[-1:] != ["payload"] or "lookup" in names or not {"numgen", "hash"} & set(names):
             continue
         turned = dict(attributes(steps[-2].get(2, b"")))
         # NFTA_BYTEORDER_OP 3: 1 is hton; NFTA_BYTEORDER_LEN 4, NFTA_BYTEORDER_SIZE 5

@@ -63,7 +63,7 @@ def _refused_by_explicit(profile: NatProfile) -> Iterator[str]:
                 "tells the remotes apart; make filtering as strict as mapping"
             )
         if profile.hairpinning is not Hairpinning.NONE:
-            yield "hairpinning: a shared external endpoint does not say which inside host is meant; write overload: false"
+            yield "hairpinning: a shared external endpoint does not say which host is meant; set overload: false"
     if ports.overload and ports.block is not None:
         yield "ports.overload: a block belongs to one subscriber, who does not share it"
     if ports.block is not None and profile.pooling is Pooling.ARBITRARY:
