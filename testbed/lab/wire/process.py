@@ -68,7 +68,7 @@ class Wire:
 
     @property
     def is_dead(self) -> bool:
-        """Whether the process has ended, or was told to."""
+        """Whether the process has ended."""
         return self._pidfd < 0 or is_dead(self._pidfd)
 
     def stop(self) -> WireReport:
@@ -162,7 +162,7 @@ def _report(engine: Engine, scheduling: str) -> WireReport:
         sent=engine.sent,
         ring_drops=engine.drops(),
         truncated=engine.truncated,
-        refused=engine.refused,
+        refused=dict(engine.refused),
         lateness=engine.lateness(),
         directions=engine.directions(),
     )
