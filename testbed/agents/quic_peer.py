@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from random import Random
 
+from testbed.agents.quic_deadlines import Deadlines
 from testbed.agents.quic_greetings import Greeter, Hearing
 from testbed.agents.quic_happenings import (
     CandidateAdded,
@@ -67,7 +68,7 @@ class QuicPeer:
     ) -> None:
         """`bases`: our own sockets' addresses, the first of which talks to relay and signalling."""
         self._name, self._role, self._strategy, self._bases = name, role, strategy, tuple(bases)
-        self._deadline, self._setup_deadline = deadline, setup_deadline
+        self._deadlines = Deadlines(deadline, setup_deadline)
         # What ICE calls the user name fragment is any text that names this end: the certificate's fingerprint does.
         fingerprint, self._password = certificate().fingerprint, rng.randbytes(12).hex()
         self._introduction = Introduction(
@@ -85,10 +86,8 @@ class QuicPeer:
         self._rounds = Rounds(role, strategy.schedule, strategy.rounds)
         self._greeter = Greeter()
         self._switch = Switch(role, bases)
-        self._relay_path: Path | None = None
         self._paths: Paths | None = None
-        self._give_up_at: int | None = None
-        self._is_dialling = self._is_checking = self._is_exhausted = self._is_connected = False
+        self._is_dialling = self._is_exhausted = False
         self._outbox: list[Datagram] = []
         self._events: list[Event] = []
         self.is_failed = False
@@ -102,7 +101,7 @@ class QuicPeer:
     def start(self, now: int) -> None:
         """Begin."""
         self._events.append(vocabulary.Start(now, self._name, self._role))
-        self._give_up_at = now + self._setup_deadline
+        self._deadlines.start(now)
         self._introduction.start(now)
         self._advance(now)
 
@@ -125,8 +124,8 @@ class QuicPeer:
         """The earliest of everything that waits."""
         if self.is_failed:
             return None
-        machines = self._machines()
-        times = [self._give_up_at, self._greeter.next_timeout(), *(machine.next_timeout() for machine in machines)]
+        machines = (*self._machines(), self._greeter, self._deadlines)
+        times = [machine.next_timeout() for machine in machines]
         return min((time for time in times if time is not None), default=None)
 
     def handle_timeout(self, now: int) -> None:
@@ -135,8 +134,10 @@ class QuicPeer:
             return
         for machine in self._machines():
             machine.handle_timeout(now)
-        if self._give_up_at is not None and self._give_up_at <= now:
-            self._fail(now)
+        if self._deadlines.is_missed(now):
+            self.is_failed = True
+            self._switch.close()
+            self._events.append(vocabulary.Failed(now, self._deadlines.reason(self._introduction)))
         self._advance(now)
 
     def datagrams_to_send(self, now: int) -> list[Datagram]:
@@ -176,10 +177,9 @@ class QuicPeer:
                 case Learnt(description=description):
                     self._learn(description, now)
                 case RelayReachable(local=local, remote=remote):
-                    self._relay_path = Path(local, remote)
-                    self._switch.dial(self._relay_path, now)
-                case RelayedData(data=data) if data and self._relay_path is not None:
-                    self._switch.receive(data, self._relay_path, now)
+                    self._switch.dial(Path(local, remote), now)
+                case RelayedData(data=data) if data and (path := self._relay_path()) is not None:
+                    self._switch.receive(data, path, now)
                 case Told(body=body):
                     self._hear_punch(body, now)
         for session in self._switch.sessions:
@@ -193,6 +193,13 @@ class QuicPeer:
         if not self.is_failed:
             self._greeter.greet(self._switch.relayed, now)
 
+    def _relay_path(self) -> Path | None:
+        """The other end's data may come before the relay's word that ours may go."""
+        kind, other = CandidateType.RELAYED, self._introduction.other
+        own = [candidate.address for candidate in self._introduction.candidates if candidate.type is kind]
+        theirs = other.of_type(kind) if other is not None else ()
+        return Path(own[0], theirs[0]) if own and theirs else None
+
     def _learn(self, description: Description, now: int) -> None:
         self._greeter.codec = Codec(self._role, self._password, description.password)
         self._switch.introduce(self._password, description.password)
@@ -204,7 +211,7 @@ class QuicPeer:
     def _hear_punch(self, body: object, now: int) -> None:
         number = body.get("punch") if isinstance(body, dict) else None
         if type(number) is int and self._role is Role.CONTROLLED:
-            self._begin_checking(now)
+            self._deadlines.checking(now)
             self._begin_dialling()
             self._rounds.punch_received(number, (), now)
 
@@ -267,7 +274,7 @@ class QuicPeer:
                     self._report(event, now)
 
     def _report(self, event: CheckSent | RemoteLearnt, now: int) -> None:
-        self._begin_checking(now)
+        self._deadlines.checking(now)
         match event:
             case CheckSent(t=t, local=local, remote=remote, attempt=attempt):
                 self._events.append(vocabulary.Check(t, remote, local, self._rounds.number or None, attempt))
@@ -277,29 +284,12 @@ class QuicPeer:
     def _conclude(self, now: int) -> None:
         """Say that the rounds are exhausted, once nothing that they began can come to anything any more."""
         is_open = self._checks.selected is not None or self._checks.is_nominating or self._switch.dialled is not None
-        is_open = is_open or self._is_connected or (self._paths is not None and self._paths.selected is not None)
+        is_open = (
+            is_open or self._deadlines.is_connected or (self._paths is not None and self._paths.selected is not None)
+        )
         if self._rounds.is_over and not is_open and not self._is_exhausted:
             self._is_exhausted = True
             self._events.append(vocabulary.Exhausted(now, self._rounds.number))
-
-    def _begin_checking(self, now: int) -> None:
-        if not self._is_checking and not self.is_failed:
-            self._is_checking, self._give_up_at = True, now + self._deadline
-
-    def _fail(self, now: int) -> None:
-        self._give_up_at = None
-        if self._is_connected:
-            return
-        self.is_failed = True
-        if self._is_checking:
-            reason = "no direct path by the deadline"
-        elif self._introduction.other is not None:
-            reason = "the other end began no round within the time for setting up"
-        elif self._introduction.is_registered:
-            reason = "the other end was not learnt within the time for setting up"
-        else:
-            reason = "gathering did not end within the time for setting up"
-        self._events.append(vocabulary.Failed(now, reason))
 
     # ---- connections
 
@@ -313,7 +303,7 @@ class QuicPeer:
             else:
                 self._take(session, happening, now)
         for number, addresses in punched.items():
-            self._begin_checking(now)
+            self._deadlines.checking(now)
             self._rounds.remote_candidates(addresses)
             self._rounds.punch_received(number, (), now)
 
@@ -324,8 +314,7 @@ class QuicPeer:
             case Received(path=path, data=data):
                 self._receive_application(session, path, data, now)
             case Terminated():
-                self._paths = None if session is self._switch.relayed else self._paths
-                self._switch.drop(session)
+                self._terminated(session)
             case CandidateAdded(address=address) if self._paths is not None and not self._is_dialling:
                 self._rounds.remote_candidates([address])
                 if self._rounds.number and not self._rounds.is_over:
@@ -333,7 +322,7 @@ class QuicPeer:
                     session.wake()
             case _ if session is self._switch.relayed and self._paths is not None:
                 if isinstance(happening, Challenged) and self._switch.is_direct(happening.path):
-                    self._begin_checking(now)
+                    self._deadlines.checking(now)
                 self._paths.take(happening, now)
 
     def _completed(self, session: Session, now: int) -> None:
@@ -352,6 +341,14 @@ class QuicPeer:
                 session.connection.add_candidate(candidate.address)
         self._greeter.relayed.start(now)
 
+    def _terminated(self, session: Session) -> None:
+        """What is left of the rounds goes on through signalling."""
+        if session is self._switch.relayed:
+            self._paths = None
+            if self._rounds.number:
+                self._begin_dialling()
+        self._switch.drop(session)
+
     # ---- application bytes
 
     def _receive_application(self, session: Session, path: Path, data: bytes, now: int) -> None:
@@ -363,13 +360,12 @@ class QuicPeer:
             self._rounds.relay_rtt(self._greeter.relayed.rtt)
             self._events.append(vocabulary.Relay(now, self._greeter.relayed.rtt, path.local, path.remote))
         active = session.active
-        if active is not None and self._switch.is_direct(active) and self._greeter.is_both_ways:
-            self._connect(session, active, now)
+        is_ready = active is not None and self._switch.is_direct(active) and self._greeter.is_both_ways
+        if active is not None and is_ready and not self._deadlines.is_connected:
+            self._deadlines.connected()
+            self._events.append(self._connected(session, active, now))
 
-    def _connect(self, session: Session, path: Path, now: int) -> None:
-        if self._is_connected:
-            return
-        self._is_connected, self._give_up_at = True, None
+    def _connected(self, session: Session, path: Path, now: int) -> vocabulary.Connected:
         came_by = self._greeter.heard_by or path
         seen = session.connection.observed(path) or session.connection.observed(came_by)
         own = (mine.type for mine in self._introduction.candidates if mine.address == seen and mine.base == path.local)
@@ -377,4 +373,4 @@ class QuicPeer:
         other = (theirs.type for theirs in known if theirs.address == path.remote)
         types = (next(own, CandidateType.PEER_REFLEXIVE), next(other, CandidateType.PEER_REFLEXIVE))
         source = came_by.remote if came_by.remote != path.remote else None
-        self._events.append(vocabulary.Connected(now, path.local, path.remote, source, types, self._greeter.direct.rtt))
+        return vocabulary.Connected(now, path.local, path.remote, source, types, self._greeter.direct.rtt)

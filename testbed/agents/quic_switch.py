@@ -43,7 +43,7 @@ class Switch:
         return path.local in self._bases
 
     def introduce(self, own_password: str, other_password: str) -> None:
-        """The other end is known; before that there is no connection."""
+        """The other end is known. Before that there is no connection."""
         self._token = token_of(own_password, other_password)
 
     def dial(self, path: Path, now: int, *, source: Path | None = None) -> None:
@@ -56,6 +56,10 @@ class Switch:
         """The connection is no more."""
         self.relayed = None if session is self.relayed else self.relayed
         self.dialled = None if session is self.dialled else self.dialled
+
+    def close(self) -> None:
+        """Begin no more connections, and take none."""
+        self._token = None
 
     # ---- the contract, with paths
 
