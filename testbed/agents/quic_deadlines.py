@@ -16,7 +16,7 @@ class Deadlines:
         """Both in nanoseconds."""
         self._deadline, self._setup_deadline = deadline, setup_deadline
         self._give_up_at: int | None = None
-        self._is_checking = self._is_connected = False
+        self._is_checking = False
 
     def start(self, now: int) -> None:
         """The end begins."""
@@ -27,14 +27,9 @@ class Deadlines:
         if not self._is_checking and self._give_up_at is not None:
             self._is_checking, self._give_up_at = True, now + self._deadline
 
-    @property
-    def is_connected(self) -> bool:
-        """Whether the end was in time."""
-        return self._is_connected
-
     def connected(self) -> None:
         """Application bytes went both ways, directly."""
-        self._is_connected, self._give_up_at = True, None
+        self._is_checking, self._give_up_at = True, None
 
     def next_timeout(self) -> int | None:
         """When to give up."""

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from random import Random
 
 from testbed.agents.quic_deadlines import Deadlines
-from testbed.agents.quic_greetings import Greeter, Hearing
+from testbed.agents.quic_greetings import Greeter
 from testbed.agents.quic_happenings import (
     CandidateAdded,
     Challenged,
@@ -84,8 +84,8 @@ class QuicPeer:
         )
         self._checks = Checks(role, bases, fingerprint, self._password, rng, rng.getrandbits(64))
         self._rounds = Rounds(role, strategy.schedule, strategy.rounds)
-        self._greeter = Greeter()
         self._switch = Switch(role, bases)
+        self._greeter = Greeter(self._switch, self._introduction)
         self._paths: Paths | None = None
         self._is_dialling = self._is_exhausted = False
         self._outbox: list[Datagram] = []
@@ -191,7 +191,7 @@ class QuicPeer:
         self._advance_checks(now)
         self._conclude(now)
         if not self.is_failed:
-            self._greeter.greet(self._switch.relayed, now)
+            self._greeter.greet(now)
 
     def _relay_path(self) -> Path | None:
         """The other end's data may come before the relay's word that ours may go."""
@@ -201,7 +201,7 @@ class QuicPeer:
         return Path(own[0], theirs[0]) if own and theirs else None
 
     def _learn(self, description: Description, now: int) -> None:
-        self._greeter.codec = Codec(self._role, self._password, description.password)
+        self._greeter.introduce(Codec(self._role, self._password, description.password))
         self._switch.introduce(self._password, description.password)
         self._checks.own_candidates(self._introduction.candidates)
         self._checks.other_end(description, now)
@@ -224,8 +224,8 @@ class QuicPeer:
         if self._role is not Role.CONTROLLING or self._rounds.number:
             return
         session = self._switch.relayed
-        is_greeted = self._greeter.relayed.rtt is not None and self._greeter.relayed.is_heard
-        if session is not None and is_greeted and session.connection.is_confirmed and session.connection.candidates:
+        is_ready = session is not None and session.connection.is_confirmed and bool(session.connection.candidates)
+        if session is not None and is_ready and self._greeter.is_relayed:
             session.connection.is_admitting = True
             self._rounds.start(now)
         elif self._introduction.may_skip_relay:
@@ -285,7 +285,7 @@ class QuicPeer:
         """Say that the rounds are exhausted, once nothing that they began can come to anything any more."""
         is_open = self._checks.selected is not None or self._checks.is_nominating or self._switch.dialled is not None
         is_open = (
-            is_open or self._deadlines.is_connected or (self._paths is not None and self._paths.selected is not None)
+            is_open or self._greeter.is_connected or (self._paths is not None and self._paths.selected is not None)
         )
         if self._rounds.is_over and not is_open and not self._is_exhausted:
             self._is_exhausted = True
@@ -339,7 +339,7 @@ class QuicPeer:
         if self._role is Role.CONTROLLED and session.connection.peer_pair_limit is not None:
             for candidate in own:
                 session.connection.add_candidate(candidate.address)
-        self._greeter.relayed.start(now)
+        self._greeter.start(now)
 
     def _terminated(self, session: Session) -> None:
         """What is left of the rounds goes on through signalling."""
@@ -349,28 +349,11 @@ class QuicPeer:
                 self._begin_dialling()
         self._switch.drop(session)
 
-    # ---- application bytes
-
     def _receive_application(self, session: Session, path: Path, data: bytes, now: int) -> None:
-        is_direct = self._switch.is_direct(path)
-        heard = self._greeter.hear(session, path, data, now, is_direct=is_direct)
-        if heard is Hearing.GREETING:
-            self._events.append(vocabulary.Data(now, path.local, path.remote, self._greeter.size))
-        elif heard is Hearing.ECHO and not is_direct and self._greeter.relayed.rtt is not None:
-            self._rounds.relay_rtt(self._greeter.relayed.rtt)
-            self._events.append(vocabulary.Relay(now, self._greeter.relayed.rtt, path.local, path.remote))
-        active = session.active
-        is_ready = active is not None and self._switch.is_direct(active) and self._greeter.is_both_ways
-        if active is not None and is_ready and not self._deadlines.is_connected:
-            self._deadlines.connected()
-            self._events.append(self._connected(session, active, now))
-
-    def _connected(self, session: Session, path: Path, now: int) -> vocabulary.Connected:
-        came_by = self._greeter.heard_by or path
-        seen = session.connection.observed(path) or session.connection.observed(came_by)
-        own = (mine.type for mine in self._introduction.candidates if mine.address == seen and mine.base == path.local)
-        known = self._introduction.other.candidates if self._introduction.other is not None else ()
-        other = (theirs.type for theirs in known if theirs.address == path.remote)
-        types = (next(own, CandidateType.PEER_REFLEXIVE), next(other, CandidateType.PEER_REFLEXIVE))
-        source = came_by.remote if came_by.remote != path.remote else None
-        return vocabulary.Connected(now, path.local, path.remote, source, types, self._greeter.direct.rtt)
+        for event in self._greeter.receive(session, path, data, now):
+            self._events.append(event)
+            match event:
+                case vocabulary.Relay(rtt=int(rtt)):
+                    self._rounds.relay_rtt(rtt)
+                case vocabulary.Connected():
+                    self._deadlines.connected()
