@@ -53,6 +53,7 @@ from testbed.agents.quic_happenings import (
 )
 from testbed.agents.quic_private import prepare_aioquic
 from testbed.agents.quic_tls import DATAGRAM_SIZE
+from testbed.units import nanoseconds, seconds
 
 PATH_LIMIT = 16
 """Paths at once, each with a connection id of its own (RFC 9000 §9.5): our `active_connection_id_limit`."""
@@ -106,7 +107,7 @@ class MultipathConnection(QuicConnection):
     def dial(self, path: Path, now: int) -> None:
         """Client: begin the handshake by *path*."""
         self._now = now
-        self.connect(path, now / 1e9)
+        self.connect(path, seconds(now))
 
     def receive(self, data: bytes, path: Path, now: int) -> None:
         """A datagram came by *path*."""
@@ -119,7 +120,7 @@ class MultipathConnection(QuicConnection):
                 return
             stranger = QuicNetworkPath(path)
             self._network_paths.append(stranger)
-        super().receive_datagram(data, path, now / 1e9)
+        super().receive_datagram(data, path, seconds(now))
         if stranger is not None:
             self._network_paths.remove(stranger)
             if self._is_genuine:
@@ -129,12 +130,12 @@ class MultipathConnection(QuicConnection):
     def timer(self) -> int | None:
         """When `fire` is due: rounded up, so that aioquic finds its timer due in its own arithmetic."""
         due = self.get_timer() if self._network_paths else None
-        return int(due * 1e9) + 1000 if due is not None else None
+        return nanoseconds(due) + 1000 if due is not None else None
 
     def fire(self, now: int) -> None:
         """The timer is due."""
         self._now, before = now, self.active
-        self.handle_timer(now / 1e9)
+        self.handle_timer(seconds(now))
         self._collect(before, before)
 
     def transmit(self, now: int) -> list[tuple[bytes, Path]]:
@@ -142,7 +143,7 @@ class MultipathConnection(QuicConnection):
         self._now = now
         sent: list[tuple[bytes, Path]] = []
         while self._network_paths:
-            more = self.datagrams_to_send(now / 1e9)
+            more = self.datagrams_to_send(seconds(now))
             sent += more
             if not more or not self._has_more:
                 break

@@ -222,3 +222,36 @@ def test_the_same_seed_makes_the_same_trial() -> None:
     shapes = [[(t, sent.source, sent.destination, len(sent.data)) for t, sent in run.network.sent] for run in runs]
     assert shapes[0] == shapes[1]
     assert runs[0].events == runs[1].events
+
+
+def test_a_connection_that_is_lost_during_the_rounds_is_no_dead_end() -> None:
+    """What is left of the rounds is played through signalling, and another connection begins on the path found."""
+    trial = pair("eim-apdf", "eim-apdf")
+
+    def close(now: int) -> None:
+        assert isinstance(trial.alice, QuicPeer)
+        session = trial.alice._switch.relayed
+        if session is not None and "round" in trial.words("alice") and session.connection.is_open:
+            session.refuse("for the test")
+
+    trial.network.on_step.append(close)
+    trial.run()
+    assert trial.is_direct
+    assert max(event.round for event in trial.events["alice"] if isinstance(event, RoundOfChecks)) > 1
+
+
+def test_datagrams_may_come_through_the_relay_before_its_word_that_ours_may_go() -> None:
+    """Bob's answer to ChannelBind is lost, once: alice's first packet comes before it is sent again."""
+    lost: list[int] = []
+
+    def is_first_grant(datagram: Datagram) -> bool:
+        if datagram.destination.host != HOME_B or datagram.data[:2] != b"\x01\x09" or lost:
+            return False
+        lost.append(network.now)
+        return True
+
+    network = Network(blocked=is_first_grant)
+    trial = pair("eim-apdf", "eim-apdf", network=network).run()
+    assert lost
+    relay = next(event for event in trial.events["bob"] if isinstance(event, Relay))
+    assert relay.t - lost[0] < 200 * MS  # the time after which it asks again
