@@ -35,7 +35,7 @@ def remote(dependence: Dependence, address: str, port: str) -> str:
 
 def at_least_as_strict(one: Dependence, other: Dependence) -> bool:
     """Whether `one` sees at least as much of the remote as `other`."""
-    order = list(REMOTE_TYPES)
+    order = [Dependence.NONE, *REMOTE_TYPES]
     return order.index(one) >= order.index(other)
 
 
