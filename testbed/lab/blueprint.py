@@ -9,6 +9,7 @@ Rule 3: a link that does nothing is a bare veth pair; so is every link under net
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -18,12 +19,11 @@ from testbed.lab.netlink import LOOPBACK, Batch, End, Message
 from testbed.lab.nftables.prepare import Prepared, prepare
 from testbed.plan.network import LAN, Box, Cable, Network, Port
 from testbed.spec.link import Impairment, Link
-from testbed.spec.topology import NodeKind
 
 Links = Literal["netem", "wire"]
 
-WORLD_FD = 200
-"""Descriptor of the world's own namespace, in which the far halves of wire links lie; those of boxes follow."""
+LOWEST_FD = 200
+"""Descriptors of namespaces lie above what a process opens for itself."""
 FIRST_INDEX = 10
 """Index of a box's first device; below it are `lo` and what the kernel makes by itself (tunnels)."""
 RULE_PRIORITY = 1000
@@ -88,11 +88,13 @@ class Blueprint:
     """What is set up in the world itself: the far halves."""
     boxes: tuple[BoxPlan, ...]
     wires: tuple[WireEnds, ...]
+    world_fd: int
+    """Descriptor of the world's own namespace, in which the far halves of wire links lie; those of boxes follow."""
 
     @property
     def descriptors(self) -> int:
         """One past the highest descriptor that building uses for a namespace."""
-        return WORLD_FD + 1 + len(self.boxes)
+        return self.world_fd + 1 + len(self.boxes)
 
 
 def draw(network: Network, links: Links, rules: Mapping[str, Prepared] | None = None) -> Blueprint:
@@ -106,7 +108,8 @@ def draw(network: Network, links: Links, rules: Mapping[str, Prepared] | None = 
 class _Drawing:
     def __init__(self, network: Network, links: Links, rules: dict[str, Prepared]) -> None:
         self.network, self.links, self.rules = network, links, rules
-        self.fds = {name: WORLD_FD + 1 + number for number, name in enumerate(network.boxes)}
+        self.world_fd = free_descriptors(1 + len(network.boxes))
+        self.fds = {name: self.world_fd + 1 + number for number, name in enumerate(network.boxes)}
         self.indexes: dict[str, dict[str, int]] = {name: {} for name in network.boxes}
         self.ups: dict[str, list[Message]] = {name: [] for name in network.boxes}
         self.unfinished: dict[str, list[str]] = {name: [] for name in network.boxes}
@@ -124,7 +127,9 @@ class _Drawing:
         for cable in self.network.cables:
             self._cable(cable)
         boxes = tuple(self._box(name, box) for name, box in self.network.boxes.items())
-        return Blueprint(self.network, self.links, Batch(self.devices), Batch(self.world), boxes, tuple(self.wires))
+        return Blueprint(
+            self.network, self.links, Batch(self.devices), Batch(self.world), boxes, tuple(self.wires), self.world_fd
+        )
 
     # ---- devices
 
@@ -160,7 +165,7 @@ class _Drawing:
     def _far_half(self, cable: Cable, port: Port, end: End) -> int:
         index, self.next_far = self.next_far, self.next_far + 1
         mac = f"06:00:{index >> 24 & 255:02x}:{index >> 16 & 255:02x}:{index >> 8 & 255:02x}:{index & 255:02x}"
-        far = End(f"far{index}", index, mac, WORLD_FD)
+        far = End(f"far{index}", index, mac, self.world_fd)
         label = f"{cable.name} at {port.box}"
         self.devices.append(netlink.veth(label, end, far, mtu=cable.link.mtu, up=True))
         self.world.append(netlink.up(f"far half of {label}", index))
@@ -215,6 +220,10 @@ class _Drawing:
             yield netlink.source_rule(name, rule, priority=RULE_PRIORITY + number)
 
 
-def is_node(box: Box) -> bool:
-    """Whether a box is a node of the topology, and not a core router."""
-    return isinstance(box.kind, NodeKind)
+def free_descriptors(count: int) -> int:
+    """The first of so many successive descriptors that are free in this process: shells leave some open above 200."""
+    first = LOWEST_FD
+    for taken in sorted(int(name) for name in os.listdir("/proc/self/fd")):
+        if first <= taken < first + count:
+            first = taken + 1
+    return first

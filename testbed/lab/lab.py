@@ -19,7 +19,7 @@ from typing import Self
 from testbed.datagram import Endpoint
 from testbed.errors import BrokenError, MachineError
 from testbed.lab import namespaces, sysctl
-from testbed.lab.blueprint import WORLD_FD, Blueprint, BoxPlan
+from testbed.lab.blueprint import Blueprint, BoxPlan
 from testbed.lab.capture import Capture, Place
 from testbed.lab.namespaces import Namespace
 from testbed.lab.netlink import Batch, Netlink
@@ -78,7 +78,7 @@ def build(blueprint: Blueprint, seed: int, *, capture: bool = True) -> Lab:
     """
     with ExitStack() as scope:
         _allow_descriptors(blueprint.descriptors + 64 + 4 * len(blueprint.boxes))
-        world = _place(namespaces.own_namespace(), WORLD_FD, scope)
+        world = _place(namespaces.own_namespace(), blueprint.world_fd, scope)
         sysctl.configure(forwards=False, more={})
         boxes = _make_namespaces(blueprint, scope)
         # The two slow starters first: they wait for the kernel while the rest is made.

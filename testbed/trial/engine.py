@@ -228,6 +228,7 @@ class Engine(Generic[T]):
         door = Door(sock)
         try:
             die_with_parent(parent)
+            gc.disable()  # a worker lives for seconds; its cycles die with it
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
             for other in self._workers | self._ending:
                 other.sock.close()

@@ -1,0 +1,32 @@
+"""`python -m benchmarks [NAME…]`: all of them, or those named. Needs what a lab needs; best on an idle machine."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+BENCHMARKS = {
+    "help": "testbed --help beside click alone",
+    "lab": "a lab built and gone, beside ip -batch with nft -f, and Mininet where it is installed",
+    "many_nats": "200 NATs in one lab",
+    "wire": "the exactness of our own links, beside a plain veth",
+    "classic": "480 trials over 16 pairs of NATs, with either agent",
+}
+
+
+def main(names: list[str]) -> int:
+    """Run the named benchmarks, or all; the exit status is 1 where one missed what it promises."""
+    unknown = [name for name in names if name not in BENCHMARKS]
+    if unknown:
+        listed = "\n".join(f"  {name:<10} {what}" for name, what in BENCHMARKS.items())
+        print(f"there is no benchmark {unknown[0]!r}; there are\n{listed}", file=sys.stderr)
+        return 2
+    missed = 0
+    for name in names or BENCHMARKS:
+        print(f"\n== {name}: {BENCHMARKS[name]}", flush=True)
+        missed += importlib.import_module(f"benchmarks.{name}").main()
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
