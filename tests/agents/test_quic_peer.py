@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 
 from testbed.agents.quic_peer import QuicPeer
 from testbed.datagram import Datagram, Endpoint
-from testbed.traversal.candidates import CandidateType
+from testbed.traversal.candidates import CandidateType, Role
 from testbed.traversal.demultiplex import Protocol, classify
 from testbed.traversal.events import Check, Connected, Data, Exhausted, Failed, Relay, RoundOfChecks
+from testbed.traversal.strategies import strategy
 from tests.traversal.network import MS, SECOND, Malice, Nat, Network
-from tests.traversal.pair import ALICE, BOB, SERVER, Pair
+from tests.traversal.pair import ALICE, BOB, SERVER, End, Pair
 from tests.traversal.test_udp_peer import CELLS, HOME_A, HOME_B
 
 
@@ -255,3 +258,38 @@ def test_datagrams_may_come_through_the_relay_before_its_word_that_ours_may_go()
     assert lost
     relay = next(event for event in trial.events["bob"] if isinstance(event, Relay))
     assert relay.t - lost[0] < 200 * MS  # the time after which it asks again
+
+
+UPLINKS = {"alice": ("apdm-apdf", "eim-eif"), "bob": ("apdm-apdf", "apdm-apdf")}
+
+
+class TwoUplinks(Pair):
+    """Each end has two addresses, each behind a NAT of its own."""
+
+    def _peer(self, name: str, other: str, role: Role, host: str, behind: tuple[Nat, ...]) -> End:
+        number = 1 if name == "alice" else 2
+        hosts = (f"192.168.{number}.2", f"192.168.{number}1.2")
+        peer = self.make(
+            name=name,
+            peer=other,
+            role=role,
+            bases=[Endpoint(address, 40000) for address in hosts],
+            servers=self.rendezvous.servers,
+            strategy=strategy("reflexive", {}),
+            deadline=self.deadline,
+            setup_deadline=10 * SECOND,
+            rng=Random(f"{name} {self.network.seed}"),
+        )
+        for uplink, (address, kind) in enumerate(zip(hosts, UPLINKS[name], strict=True), 1):
+            self.network.add(peer, address, behind=(Nat.of(kind, f"11.0.{number}.{uplink}"),))
+        return peer
+
+
+@pytest.mark.parametrize("has_relay", [True, False], ids=["through the relay", "dialled"])
+def test_of_two_uplinks_the_one_that_can_is_used(has_relay: bool) -> None:
+    trial = TwoUplinks(make=QuicPeer, has_relay=has_relay).run()
+    alice, bob = trial.connected("alice"), trial.connected("bob")
+    assert alice is not None
+    assert bob is not None
+    assert alice.local.host == "192.168.11.2"
+    assert bob.remote == Endpoint("11.0.1.2", 40000)
