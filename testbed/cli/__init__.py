@@ -1,6 +1,6 @@
 """The door: one file per command, imported only when called.
 
-Rule 1: this file imports click and `errors`, nothing else; `testbed --help` must feel instant.
+Rule 1: this file imports click, `errors` and what stands beside it, nothing else; `testbed --help` must feel instant.
 Rule 2: only here does an error become an exit status, and only here is one printed.
 Rule 3: stdout is for results, stderr for everything else.
 """
@@ -8,12 +8,15 @@ Rule 3: stdout is for results, stderr for everything else.
 from __future__ import annotations
 
 import importlib
+import os
 import sys
+import traceback
 from typing import NoReturn
 
 import click
 
 from testbed import __version__
+from testbed.cli.heedless import silence
 from testbed.errors import ExitStatus, TestbedError
 
 COMMANDS = {
@@ -82,12 +85,23 @@ def group() -> None:
 
 def main() -> NoReturn:
     """Run the command line and exit with its status (the first that applies of 130, 2, 3, 4, 1, 0)."""
+    _open_standard_streams()
     sys.exit(_status())
+
+
+def _open_standard_streams() -> None:
+    """Let what our caller has closed lead nowhere, so that no file of ours takes its number."""
+    for fd, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free, which is fd
+            setattr(sys, name, open(fd, "r" if fd == 0 else "w", closefd=False))  # noqa: SIM115
 
 
 def _status() -> int:
     try:
-        result = group.main(standalone_mode=False)
+        result = group.main(prog_name="testbed", standalone_mode=False)
     except TestbedError as error:
         click.echo(f"testbed: {error}" if "\n" not in str(error) else str(error), err=True)
         return error.exit_status
@@ -98,7 +112,11 @@ def _status() -> int:
         click.echo("testbed: interrupted", err=True)
         return ExitStatus.INTERRUPTED
     except BrokenPipeError:
-        # The reader of our output went away (`testbed list | head -1`): nothing is left to say.
-        sys.stderr.close()
+        # The reader of our output went away (`testbed list | head -1`): nothing is left to say, at exit neither.
+        silence(sys.stdout)
         return ExitStatus.OK
+    except Exception:  # a status of 1, which Python would choose, says that an expectation was missed
+        traceback.print_exc()
+        click.echo("testbed: this is a mistake in testbed itself; please report it with the lines above", err=True)
+        return ExitStatus.BROKEN
     return result if isinstance(result, int) else ExitStatus.OK

@@ -38,9 +38,13 @@ def capabilities() -> tuple[Capability, ...]:
 
 
 def missing_for_a_lab() -> tuple[str, ...]:
-    """What keeps a lab from being built here, as sentences; nothing where it can be."""
+    """What keeps a lab from being built here and what mends that, as sentences; nothing where one can be built."""
     found = (probe() for probe in (_namespaces, _libnftables, _nat_statements, _capture))
-    return tuple(f"{c.name}: {c.missing}" for c in found if c.missing is not None)
+    return tuple(
+        f"{c.name}: {c.missing}" + (f" (to mend it: {c.mend})" if c.mend is not None else "")
+        for c in found
+        if c.missing is not None
+    )
 
 
 def _tried(name: str, purpose: str, attempt: Callable[[], str], *, required: bool = True) -> Capability:
@@ -66,7 +70,7 @@ def _in_child(attempt: Callable[[], str]) -> tuple[str, str | None, str | None]:
         os._exit(0)
     os.close(writing)
     with os.fdopen(reading, "rb") as file:
-        said, text, mend = [*file.read().decode().split("\0"), "", "", ""][:3]
+        said, text, mend = [*file.read().decode(errors="replace").split("\0"), "", "", ""][:3]
     os.waitpid(pid, 0)
     if said == "ok":
         return text, None, None
@@ -127,10 +131,8 @@ def _netem() -> Capability:
         try_netem()
         return "sch_netem"
 
-    found = _tried(
-        "netem", "the kernel's own link impairments; without it `wire` links do the same", attempt, required=False
-    )
-    return found
+    purpose = "the kernel's own link impairments; without it `wire` links do the same"
+    return _tried("netem", purpose, attempt, required=False)
 
 
 def _tun() -> Capability:
