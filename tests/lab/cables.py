@@ -11,7 +11,8 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from testbed.lab import netlink, sysctl
 from testbed.lab.namespaces import Namespace, new_namespace
 from testbed.lab.netlink import Batch, End, Netlink
-from testbed.lab.wire.process import Wire, WireCable
+from testbed.lab.wire.engine import WireCable
+from testbed.lab.wire.process import Wire
 from testbed.plan.network import Neighbour, Route
 from testbed.spec.link import Link
 
@@ -56,49 +57,62 @@ def cables(links: Sequence[Link], seed: int = 1) -> list[WireCable]:
 def wired(*links: Link, seed: int = 1) -> Iterator[tuple[Wire, list[Pair]]]:
     """A wire that carries frames, and the boxes at the ends of its links."""
     with ExitStack() as scope:
-
-        def box() -> Namespace:
-            made = new_namespace()
-            scope.callback(made.close)
-            with made:
-                sysctl.configure(forwards=False, more={})
-            return made
-
-        world = box()
+        world = _box(scope)
         planned = cables(links, seed)
         wire = Wire.start(world, planned)
         scope.callback(wire.close)
         pairs = []
         for cable in planned:
-            pair = Pair(box(), box())
-            _join(world, pair.lower, cable, cable.lower, 1)
-            _join(world, pair.upper, cable, cable.upper, 2)
-            for namespace in (pair.lower, pair.upper):
-                with namespace, Netlink() as link:
-                    assert link.finish_carrier(DEVICE)
+            pair = Pair(_box(scope), _box(scope))
+            for number, (box, far) in enumerate(((pair.lower, cable.lower), (pair.upper, cable.upper)), 1):
+                far_half = End(f"{cable.name}.{number}", far, f"02:00:00:00:01:0{number}", world.fd)
+                _veth(_end(box, number), far_half, world, cable.link.mtu)
+                _address(box, number)
             pairs.append(pair)
         wire.wait()
         yield wire, pairs
 
 
-def _join(world: Namespace, box: Namespace, cable: WireCable, far: int, number: int) -> None:
-    name, mac = f"{cable.name}.{number}", f"02:00:00:00:00:0{number}"
-    end = End(DEVICE, INDEX, mac, box.fd)
+@contextmanager
+def joined(mtu: int = 1500) -> Iterator[Pair]:
+    """Two boxes with nothing but a veth between them."""
+    with ExitStack() as scope:
+        pair = Pair(_box(scope), _box(scope))
+        _veth(_end(pair.lower, 1), _end(pair.upper, 2), pair.upper, mtu)
+        _address(pair.lower, 1)
+        _address(pair.upper, 2)
+        yield pair
+
+
+def _box(scope: ExitStack) -> Namespace:
+    made = new_namespace()
+    scope.callback(made.close)
+    with made:
+        sysctl.configure(forwards=False, more={})
+    return made
+
+
+def _end(box: Namespace, number: int) -> End:
+    return End(DEVICE, INDEX, f"02:00:00:00:00:0{number}", box.fd)
+
+
+def _veth(first: End, second: End, holder: Namespace, mtu: int) -> None:
+    """Both ends up; `holder` is where the second one is."""
     with Netlink() as link:
-        far_end = End(name, far, f"02:00:00:00:01:0{number}", world.fd)
-        link.send(Batch([netlink.veth(name, end, far_end, mtu=cable.link.mtu, up=True)]))
-    with world, Netlink() as link:
-        link.send(Batch([netlink.up(name, far)]))
+        link.send(Batch([netlink.veth(second.name, first, second, mtu=mtu, up=True)]))
+    with holder, Netlink() as link:
+        link.send(Batch([netlink.up(second.name, second.index)]))
+
+
+def _address(box: Namespace, number: int) -> None:
     other = 3 - number
     neighbour = Neighbour(DEVICE, IPv4Address(f"10.0.0.{other}"), f"02:00:00:00:00:0{other}")
+    messages = [
+        netlink.address(DEVICE, INDEX, IPv4Interface(f"10.0.0.{number}/24")),
+        netlink.route(DEVICE, INDEX, Route(_NETWORK, None, DEVICE)),
+        netlink.neighbour(DEVICE, INDEX, neighbour),
+    ]
     with box, Netlink() as link:
         link.switch_offloads_off(DEVICE)
-        link.send(
-            Batch(
-                [
-                    netlink.address(name, INDEX, IPv4Interface(f"10.0.0.{number}/24")),
-                    netlink.route(name, INDEX, Route(_NETWORK, None, DEVICE)),
-                    netlink.neighbour(name, INDEX, neighbour),
-                ]
-            )
-        )
+        link.send(Batch(messages))
+        assert link.finish_carrier(DEVICE)

@@ -28,8 +28,8 @@ from testbed.link.model import LINK_HEADER
 
 _READY, _REPORT, _ERROR = b"+", b"R", b"E"
 _ANSWER_WITHIN = 10.0
-_SLOTS = 2048
-"""Frames that may wait to be read: 40 ms at 50 000 a second. With frames of 1 500 bytes the ring takes 4 MB."""
+_SLOTS = 4096
+"""Frames that may wait to be read: 80 ms at 50 000 a second. With frames of 1 500 bytes the ring takes 8 MB."""
 _MEMORY = 16 << 20
 """Of a ring for larger frames."""
 
