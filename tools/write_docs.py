@@ -1,7 +1,11 @@
-"""Write the generated parts of docs/: the JSON Schemas, and the file reference from the same models.
+"""Write the generated parts of README.md and docs/: schemas, the file reference, pictures, and regions of other pages.
 
 Rule 1: nothing here is said that the models do not say: a key's meaning is its docstring.
 Rule 2: the same input gives the same bytes, so a test can tell whether docs/ is current.
+Rule 3: a region stands between two comments of its page; everything else on that page is a person's.
+
+The run that README shows is a real one: `docs/images/symmetric_nat.json` is its `result.json`. To show a newer one,
+copy that file from its results folder and run `make docs`.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from testbed.cli.show import link_text
+from testbed.results.document import Document, json_schema
 from testbed.spec.kinds import KINDS, kind
 from testbed.spec.load import load_profile
 from testbed.spec.places import FileKind, installed
@@ -19,8 +24,12 @@ from testbed.spec.presets import presets, resolve
 from testbed.spec.scenario import AGENTS, STRATEGIES
 from testbed.spec.schema import schema
 from testbed.units import DURATION_UNITS, RATE_UNITS
+from tools import drawings
 
-DOCS = Path(__file__).parent.parent / "docs"
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+_JSON_WIDTH = 220
+SHOWN_RUN = DOCS / "images" / "symmetric_nat.json"
 
 _INTRO = """\
 # File reference
@@ -56,7 +65,63 @@ def main() -> None:
 def generated() -> dict[Path, str]:
     """Path -> text of every generated file."""
     schemas = {DOCS / "schema" / f"{kind.value}.json": _json(schema(kind)) for kind in FileKind}
-    return {**schemas, DOCS / "reference.md": "\n".join(_reference()) + "\n"}
+    run = Document.from_json(SHOWN_RUN.read_bytes())
+    return {
+        **schemas,
+        DOCS / "schema" / "result.json": _json(json_schema()),
+        DOCS / "reference.md": "\n".join(_reference()) + "\n",
+        DOCS / "images" / "symmetric_nat.svg": drawings.terminal(run, "sudo testbed run symmetric_nat"),
+        DOCS / "images" / "layers.svg": drawings.layers_picture(),
+        ROOT / "README.md": _with_regions("README.md", {"report": _fenced("text", drawings.report(run))}),
+        DOCS / "design.md": _with_regions(
+            "docs/design.md",
+            {"packages": "\n".join(_packages()), "result": _fenced("json", _compact(_first_cell(run)))},
+        ),
+    }
+
+
+def _with_regions(name: str, bodies: Mapping[str, str]) -> str:
+    """The page with what stands between the comments of each region replaced."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    for region, body in bodies.items():
+        first, last = f"<!-- {region}: written by `make docs` -->", f"<!-- end of {region} -->"
+        if text.count(first) != 1 or text.count(last) != 1:
+            raise ValueError(f"{name} has no region {region!r}")
+        before, _, rest = text.partition(first)
+        text = f"{before}{first}\n\n{body.rstrip()}\n\n{last}{rest.partition(last)[2]}"
+    return text
+
+
+def _fenced(language: str, text: str) -> str:
+    return f"```{language}\n{text.rstrip()}\n```"
+
+
+def _first_cell(run: Document) -> Any:
+    return json.loads(run.model_copy(update={"cells": run.cells[:1]}).to_json())
+
+
+def _compact(value: Any, indent: int = 0) -> str:
+    """JSON whose small parts stand on one line."""
+    line = json.dumps(value, ensure_ascii=False)
+    if len(line) + indent <= _JSON_WIDTH or not isinstance(value, (dict, list)):
+        return line
+    first, last = "{}" if isinstance(value, dict) else "[]"
+    parts = (
+        [f"{json.dumps(key)}: {_compact(item, indent + 1)}" for key, item in value.items()]
+        if isinstance(value, dict)
+        else [_compact(item, indent + 1) for item in value]
+    )
+    inner = ",\n".join(" " * (indent + 1) + part for part in parts)
+    return f"{first}\n{inner}\n{' ' * indent}{last}"
+
+
+def _packages() -> Iterator[str]:
+    rows = [
+        (f"`{package.name}`", package.about, ", ".join(f"`{other}`" for other in package.imports) or "nothing")
+        for layer in drawings.layers()
+        for package in layer
+    ]
+    yield from _table(("package", "holds", "imports"), rows)
 
 
 def _json(document: Mapping[str, Any]) -> str:
