@@ -1,7 +1,9 @@
 """Writing to a disk that may be full, read-only or somebody else's.
 
 Rule 1: every OSError of writing becomes a MachineError that says what could not be written, and why.
-Rule 2: a file is either the old one or the new one, never a part (write beside it, then rename).
+Rule 2: a file is either the old one or the new one, never a part. It is written without a name (O_TMPFILE) and gets
+        one when it is whole: a process that is killed leaves nothing. Some file systems (NFS, overlays before Linux
+        6.6) have no such files; there it is written beside its place and renamed, and a kill may leave a draft.
 Rule 3: what a run under sudo makes belongs to the person who called sudo.
 """
 
@@ -9,7 +11,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +28,7 @@ _WORDS: Mapping[int, str] = {
     errno.ENAMETOOLONG: "the name is too long",
     errno.EIO: "the disk reports an error",
 }
+DRAFT = ".draft"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -75,18 +78,45 @@ def make_folder(path: Path, owner: Owner | None, made: Callable[[Path], None]) -
         give(folder, owner)
 
 
-def write_whole(path: Path, data: bytes, owner: Owner | None) -> None:
-    """Put `data` in the place of `path` in one step; on failure nothing of it remains. Raises MachineError."""
-    draft = path.with_name(f".{path.name}.draft")
+def write_whole(path: Path, blocks: Iterable[bytes], owner: Owner | None, *, synced: bool = True) -> None:
+    """Put `blocks` in the place of `path` in one step; on failure nothing of it remains. Raises MachineError.
+
+    `synced`: wait for the disk, so that not even a power cut leaves a part.
+    """
+    draft = path.with_name(f".{path.name}{DRAFT}")
     with explained(path):
         try:
-            with draft.open("wb") as file:
-                file.write(data)
+            with os.fdopen(_open_draft(draft), "wb") as file:
+                file.writelines(blocks)
                 file.flush()
-                os.fsync(file.fileno())
-            give(draft, owner)
+                if synced:
+                    os.fsync(file.fileno())
+                if owner is not None:
+                    os.fchown(file.fileno(), owner.uid, owner.gid)
+                if not os.fstat(file.fileno()).st_nlink:
+                    _name(file.fileno(), draft)
             draft.replace(path)
         except BaseException:
             with suppress(OSError):
                 draft.unlink()
             raise
+
+
+def _open_draft(draft: Path) -> int:
+    try:
+        return os.open(draft.parent, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR):
+            raise
+    return os.open(draft, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_CLOEXEC, 0o666)
+
+
+def _name(fd: int, path: Path) -> None:
+    """Give a file without a name one. The descriptor of the folder makes Python call linkat(2), not link(2)."""
+    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with suppress(FileNotFoundError):
+            os.unlink(path.name, dir_fd=folder)  # of a process that was killed between naming and renaming
+        os.link(f"/proc/self/fd/{fd}", path.name, dst_dir_fd=folder, follow_symlinks=True)
+    finally:
+        os.close(folder)

@@ -26,7 +26,7 @@ from types import TracebackType
 from typing import Self
 
 from testbed.errors import UsageError
-from testbed.results.disk import Owner, explained, give, make_folder, write_whole
+from testbed.results.disk import DRAFT, Owner, explained, give, make_folder, write_whole
 from testbed.results.inputs import INPUTS, Manifest, as_files, differences, read_inputs
 from testbed.results.record import Key, Record
 from testbed.units import NS_PER_SECOND
@@ -81,7 +81,7 @@ class Folder:
                     target = path / INPUTS / name
                     make_folder(target.parent, owner, made.append)
                     made.append(target)
-                    write_whole(target, text.encode(), owner)
+                    write_whole(target, [text.encode()], owner)
                 made.append(path / TRIALS)
                 fd = _open(path, os.O_CREAT | os.O_EXCL)
                 give(path / TRIALS, owner)
@@ -104,6 +104,8 @@ class Folder:
             folder = cls(path, then, owner, _open(path, os.O_CREAT))
             give(path / TRIALS, owner)
             folder._drop_torn_line()
+            for draft in (*path.glob(f".*{DRAFT}"), *(path / CAPTURES).glob(f".*{DRAFT}")):
+                draft.unlink()  # of a run that was killed
         return folder
 
     def append(self, record: Record) -> None:
@@ -135,11 +137,13 @@ class Folder:
         rank = {cell: i for i, cell in enumerate(cells)}
         last = {r.key: line for r, line in zip(self.records(), _lines(self._fd), strict=True)}
         ordered = sorted(last, key=lambda key: (rank.get(key.cell, len(rank)), key))
-        write_whole(self.path / TRIALS, b"".join(last[key] for key in ordered), self._owner)
+        write_whole(self.path / TRIALS, (last[key] for key in ordered), self._owner)
         os.close(self._fd)
         with explained(self.path / TRIALS):
             self._fd = _open(self.path, 0)
-        write_whole(self.path / RESULT, result, self._owner)
+        write_whole(self.path / RESULT, [result], self._owner)
+        with suppress(OSError):
+            (self.path / CAPTURES).rmdir()  # where none was kept
         self._stale = True
 
     def capture_path(self, key: Key) -> Path:

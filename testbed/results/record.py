@@ -48,6 +48,7 @@ METRICS: Mapping[str, str] = {
 
 LATE_EVENT_LOOP = "late_event_loop"
 CAPTURE_DROPS = "capture_drops"
+CAPTURE_LOST = "capture_lost"
 BUSY_MACHINE = "busy_machine"
 """Kinds of warnings that a record may carry, beside the notes of `plan.outcomes`."""
 

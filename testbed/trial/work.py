@@ -3,27 +3,36 @@
 Rule 1: a world of its own, a fresh lab in it, both ends, the verdict, the record; then the process ends and the
         kernel takes everything back.
 Rule 2: a lab is built while holding a token of a core (`Door.building`): building is all CPU.
-Rule 3: the capture is written beside its place and renamed, so that a killed trial leaves no part of a file.
+Rule 3: the capture gets its name when it is whole, so that a killed trial leaves no part of a file. One that cannot be
+        written does not spoil the trial, whose record says so; the run ends there.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from testbed.agents.contract import AgentResult
-from testbed.errors import TestbedError
+from testbed.errors import MachineError, TestbedError
 from testbed.lab import namespaces
 from testbed.lab.blueprint import Blueprint
 from testbed.lab.lab import Lab, build
 from testbed.lab.wire.ring import Packet
 from testbed.plan.outcomes import CLAIM_REFUTED, Outcome, Verdict, judge
 from testbed.plan.trials import CellPlan
-from testbed.results.record import BUSY_MACHINE, CAPTURE_DROPS, LATE_EVENT_LOOP, NatReport, Record, warning
+from testbed.results.disk import write_whole
+from testbed.results.record import (
+    BUSY_MACHINE,
+    CAPTURE_DROPS,
+    CAPTURE_LOST,
+    LATE_EVENT_LOOP,
+    NatReport,
+    Record,
+    warning,
+)
 from testbed.results.record import Event as RecordEvent
 from testbed.results.summary import plain
 from testbed.traversal.events import Connected, to_json
@@ -37,7 +46,6 @@ CaptureKept = Literal["failed", "all", "none"]
 
 LATE = 20_000_000
 """Nanoseconds by which a loop or a link may be late before a trial says so."""
-DRAFT = ".draft"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +59,7 @@ class Task:
     seed: int
     settings: Settings
     keep: CaptureKept
-    capture: Path
+    capture: Path | None
     """Where its packets go, if they are kept."""
 
 
@@ -117,8 +125,10 @@ def _record(task: Task, lab: Lab, attempt: Attempt) -> Record:
             "warnings": tuple(warnings),
         }
     )
-    if is_kept(task.keep, verdict.outcome):
-        _write_capture(task, lab, record, attempt.results, drops)
+    if task.capture is not None and is_kept(task.keep, verdict.outcome):
+        lost = _write_capture(task.capture, lab, record, attempt.results, drops)
+        if lost is not None:
+            record = record.model_copy(update={"warnings": (*warnings, warning(CAPTURE_LOST, lost))})
     return record
 
 
@@ -178,9 +188,11 @@ def _about_agents(results: Mapping[str, AgentResult]) -> list[str]:
 # ---------------------------------------------------------------------------- the capture
 
 
-def _write_capture(task: Task, lab: Lab, record: Record, results: Mapping[str, AgentResult], drops: Drops) -> None:
+def _write_capture(
+    path: Path, lab: Lab, record: Record, results: Mapping[str, AgentResult], drops: Drops
+) -> str | None:
+    """Keep the packets; why that could not be."""
     assert lab.capture is not None
-    draft = task.capture.with_name(f".{task.capture.name}{DRAFT}")
     secrets: Sequence[str] = [line for result in results.values() for line in result.secrets]
     about = f"cell {record.cell}, trial {record.index}, seed {record.seed}: {record.outcome}"
     if record.reason:
@@ -189,11 +201,9 @@ def _write_capture(task: Task, lab: Lab, record: Record, results: Mapping[str, A
     def describe(box: str, packet: Packet) -> str:
         return drops.comment(box, packet)
 
+    blocks = lab.capture.write(secrets=secrets, comment=about, describe=describe)
     try:
-        with draft.open("wb") as file:
-            file.writelines(lab.capture.write(secrets=secrets, comment=about, describe=describe))
-        draft.replace(task.capture)
-    except OSError:
-        with suppress(OSError):
-            draft.unlink()
-        raise
+        write_whole(path, blocks, None, synced=False)
+    except MachineError as error:
+        return str(error).partition("\n")[0]
+    return None
