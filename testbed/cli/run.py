@@ -11,7 +11,8 @@ from typing import Literal
 import click
 
 from testbed.cli.choices import CAPTURES, LINKS, PROGRESS
-from testbed.errors import ExitStatus, UsageError
+from testbed.cli.heedless import heedless, silence
+from testbed.errors import ExitStatus, MachineError, UsageError
 
 EXAMPLES = """\b
 Examples:
@@ -61,9 +62,11 @@ def command(
     from testbed.spec.load import load_scenario
     from testbed.spec.scenario import Links
     from testbed.trial.campaign import Campaign, Choices
+    from testbed.trial.interrupt import Interrupt, raise_for_all
 
     if resume and out is None:
         raise UsageError("--resume goes on with the run in a folder: name it with --out DIR")
+    raise_for_all()
     loaded = load_scenario(scenario, refusals=refusals, trials=trials, seed=seed, only=only)
     owner = caller(os.environ, os.geteuid())
     choices = Choices(jobs=jobs, links=Links(links) if links is not None else None, keep=capture)
@@ -71,18 +74,25 @@ def command(
     path = out or Path("results") / campaign.manifest.run
     opened = (Folder.resume if resume else Folder.create)(path, campaign.manifest, campaign.inputs, owner)
     status: int | None = None
-    with opened as folder:
+    stderr = heedless(sys.stderr)
+    with opened as folder, Interrupt() as interrupt:
         try:
-            with show_progress(progress, campaign.cells, time.monotonic_ns(), sys.stderr, os.environ) as watcher:
-                campaign.run(folder, watcher)
+            with show_progress(progress, campaign.cells, time.monotonic_ns(), stderr, os.environ) as watcher:
+                campaign.run(folder, watcher, interrupt)
         except KeyboardInterrupt:
             status = ExitStatus.INTERRUPTED
         document = campaign.document(folder)
         folder.finish(document.to_json(), [cell.id for cell in campaign.cells])
-    if as_json:
-        sys.stdout.write(document.to_json().decode())
-    else:
-        print_report(document, sys.stdout, os.environ)
-    sys.stdout.flush()
-    click.echo(f"\nresults: {path}", err=True)
+    try:
+        if as_json:
+            sys.stdout.write(document.to_json().decode())
+        else:
+            print_report(document, sys.stdout, os.environ)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader has seen enough; the run's status is still its own
+        silence(sys.stdout)
+    except OSError as error:
+        silence(sys.stdout)
+        raise MachineError(f"the result cannot be written to stdout: {error.strerror}; it is in {path}") from error
+    print(f"\nresults: {path}", file=stderr, flush=True)
     return status if status is not None else document.exit_status()

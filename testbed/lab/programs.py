@@ -136,7 +136,7 @@ def _be_program(command: Sequence[str], environment: Mapping[str, str], output: 
         null = os.open(os.devnull, os.O_RDWR)
         for fd, target in zip((null, *output), (0, 1, 2), strict=True):
             os.dup2(fd, target)
-        for number in (signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE, signal.SIGXFSZ):
             signal.signal(number, signal.SIG_DFL)
         os.execvpe(command[0], list(command), dict(environment))
     except OSError as error:

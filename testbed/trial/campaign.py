@@ -12,6 +12,7 @@ import platform
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -21,7 +22,7 @@ from pydantic import JsonValue
 
 from testbed import __version__
 from testbed.agents import quic
-from testbed.errors import UsageError
+from testbed.errors import MachineError, UsageError
 from testbed.lab import links, namespaces
 from testbed.lab.blueprint import Blueprint, Links, draw
 from testbed.plan.outcomes import Outcome
@@ -29,14 +30,15 @@ from testbed.plan.trials import CellPlan, plan_cell, trial_seed
 from testbed.results.document import Document, Lab
 from testbed.results.folder import Folder, run_name
 from testbed.results.inputs import Manifest
-from testbed.results.record import Key, Record
+from testbed.results.record import CAPTURE_LOST, Key, Record, warning_kind
 from testbed.results.summary import PlannedCell, Run, plain, summarise
 from testbed.spec import scenario as spec
 from testbed.spec.loader import LoadedScenario
 from testbed.spec.scenario import Command
 from testbed.trial.attempt import GRACE, Settings
 from testbed.trial.engine import Engine, Finished
-from testbed.trial.work import DRAFT, CaptureKept, Task, broken, work
+from testbed.trial.interrupt import Interrupt
+from testbed.trial.work import CaptureKept, Task, broken, work
 from testbed.units import seconds
 
 JOBS_PER_CORE = 4
@@ -104,8 +106,11 @@ class Campaign:
             for plan in self.plans
         )
 
-    def run(self, folder: Folder, watcher: Watcher) -> None:
-        """Run every trial that the folder does not hold yet; leaving early keeps what is finished."""
+    def run(self, folder: Folder, watcher: Watcher, interrupt: Interrupt | None = None) -> None:
+        """Run every trial that the folder does not hold yet; what is finished is kept.
+
+        An interrupt raises KeyboardInterrupt.
+        """
         done = folder.finished()
         last: dict[tuple[str, int], Record] = {}
         for key in sorted(done):
@@ -120,13 +125,16 @@ class Campaign:
             builders=len(os.sched_getaffinity(0)),
             limit=lambda _: seconds(self._settings.setup_deadline + self._settings.deadline) + GRACE + STARTUP,
             on_tick=lambda: watcher.tick(time.monotonic_ns()),
+            interrupt=interrupt,
         )
-        for finished in engine.run(tasks):
-            record = _record_of(finished)
-            folder.append(record)
-            if finished.task.capture.exists():
-                folder.adopt(finished.task.capture)
-            watcher.finished(record, time.monotonic_ns())
+        with closing(engine.run(tasks)) as ends:  # whatever happens, no worker is left
+            for finished in ends:
+                record = _record_of(finished)
+                folder.append(record)
+                if (capture := finished.task.capture) is not None and capture.exists():
+                    folder.adopt(capture)
+                watcher.finished(record, time.monotonic_ns())
+                _stop_where_captures_are_lost(record)
 
     def document(self, folder: Folder) -> Document:
         """What the trials gave so far."""
@@ -159,7 +167,7 @@ class Campaign:
                     trial_seed(self._loaded.scenario.seed, plan.id, index),
                     self._settings,
                     self._choices.keep,
-                    folder.capture_path(Key(plan.id, index, attempt)),
+                    None if self._choices.keep == "none" else folder.capture_path(Key(plan.id, index, attempt)),
                 )
 
     def _check_programs(self) -> None:
@@ -172,8 +180,14 @@ def _record_of(finished: Finished[Task]) -> Record:
     task = finished.task
     if finished.payload is not None:
         return Record.from_line(finished.payload)
-    task.capture.with_name(f".{task.capture.name}{DRAFT}").unlink(missing_ok=True)
     return broken(task, finished.died or "the trial's process ended without a word")
+
+
+def _stop_where_captures_are_lost(record: Record) -> None:
+    """The trial is kept; those that follow would lose theirs as well. Raises MachineError."""
+    for text in record.warnings:
+        if warning_kind(text) == CAPTURE_LOST:
+            raise MachineError(text.removeprefix(f"{CAPTURE_LOST}: "), mend="free some space there, or --capture none")
 
 
 def _blueprints(plans: Sequence[CellPlan], made_with: Links) -> dict[str, Blueprint]:

@@ -25,12 +25,13 @@ import sys
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from testbed.lab.namespaces import die_with_parent
+from testbed.trial.interrupt import Interrupt, leave_to_parent
 
 T = TypeVar("T")
 
@@ -101,19 +102,26 @@ class Engine(Generic[T]):
         limit: Callable[[T], float],
         on_tick: Callable[[], None] = lambda: None,
         tick: float = 0.125,
+        interrupt: Interrupt | None = None,
     ) -> None:
-        """`limit`: the wall-clock seconds after which a worker is taken for stuck, from the token on."""
+        """`limit`: the wall-clock seconds after which a worker is taken for stuck, from the token on.
+
+        An `interrupt` makes `run` raise KeyboardInterrupt, between two tasks' ends and nowhere else.
+        """
         self._work, self._limit, self._on_tick = work, limit, on_tick
         self._jobs, self._builders, self._tick = jobs, builders, tick
         self._selector = selectors.DefaultSelector()
+        self._interrupt = interrupt
         self._workers: set[_Worker[T]] = set()
         self._ending: set[_Worker[T]] = set()
         """Those whose result is here and whose process is not gone yet."""
         self._asking: deque[_Worker[T]] = deque()
 
-    def run(self, tasks: Sequence[T]) -> Iterator[Finished[T]]:
+    def run(self, tasks: Sequence[T]) -> Generator[Finished[T], None, None]:
         """Each task's end, in the order in which they end. Leaving the iterator early ends the workers."""
         waiting = deque(tasks)
+        if self._interrupt is not None:
+            self._selector.register(self._interrupt, selectors.EVENT_READ)
         gc.collect()
         gc.freeze()  # so that a collection in a child does not copy every page of ours
         try:
@@ -143,7 +151,10 @@ class Engine(Generic[T]):
         self._selector.register(ours, selectors.EVENT_READ, worker)
 
     def _wait(self) -> Iterator[Finished[T]]:
-        for key, _ in self._selector.select(self._tick):
+        ready = [key for key, _ in self._selector.select(self._tick)]
+        if any(key.fileobj is self._interrupt for key in ready):
+            raise KeyboardInterrupt
+        for key in ready:
             worker: _Worker[T] = key.data
             is_over = self._read(worker)
             if worker.payload is not None and worker in self._workers:
@@ -229,7 +240,7 @@ class Engine(Generic[T]):
         try:
             die_with_parent(parent)
             gc.disable()  # a worker lives for seconds; its cycles die with it
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
+            leave_to_parent()
             for other in self._workers | self._ending:
                 other.sock.close()
             self._work(task, door)
