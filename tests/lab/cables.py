@@ -20,6 +20,7 @@ DEVICE, INDEX = "wan0", 2
 LOWER, UPPER = "10.0.0.1", "10.0.0.2"
 _NETWORK = IPv4Network("10.0.0.0/24")
 _FIRST_FAR = 100
+_SO_RCVBUFFORCE = 33
 PATIENCE = 20.0
 """Seconds after which a test gives up; no test waits for it."""
 
@@ -39,7 +40,7 @@ class Pair:
 def udp(box: Namespace, address: str) -> socket.socket:
     with box:
         opened = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
+    opened.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 1 << 26)  # the receiver's own kernel must lose nothing
     opened.settimeout(PATIENCE)
     opened.bind((address, 5000))
     return opened

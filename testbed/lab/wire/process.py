@@ -54,7 +54,6 @@ class Wire:
         if pid == 0:
             _live(parent, namespace.fd, cables, its)
         its.close()
-        ours.settimeout(_ANSWER_WITHIN)
         return cls(pid, os.pidfd_open(pid), ours)
 
     def wait(self) -> None:
@@ -92,6 +91,7 @@ class Wire:
             self._close()
 
     def _receive(self, most: int) -> bytes:
+        self._control.settimeout(_ANSWER_WITHIN)
         try:
             return self._control.recv(most)
         except TimeoutError as error:
