@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 
 from testbed.lab.nftables.dice import COUNTED, PROTOCOLS, window
-from testbed.lab.nftables.engine import Engine, Fields, dispatch, write
-from testbed.lab.nftables.keys import remote
+from testbed.lab.nftables.engine import Engine, dispatch, write
+from testbed.lab.nftables.keys import Fields, remote
 from testbed.lab.nftables.table import Table, drop
 from testbed.spec.profile import Otherwise, Pooling, Refresh
 
@@ -73,10 +73,9 @@ def add_allocation(table: Table, engine: Engine) -> None:
 
 def _assign(table: Table, engine: Engine, fields: Fields, made: list[Block]) -> None:
     protocol, ports = fields.protocol, engine.profile.ports
-    mine, out = f"meta l4proto {protocol} ", f"out_{protocol}"
-    known, answer = fields.first(engine.mapping), fields.outbound(engine.mapping)
+    out, known, answer = f"out_{protocol}", fields.first(engine.mapping), fields.outbound(engine.mapping)
 
-    def keep(key: str) -> list[str]:
+    def keep(key: str, mine: str = "") -> list[str]:
         if engine.profile.refresh is Refresh.INBOUND:
             return [f"{mine}{key} @{out} accept"]
         return [
@@ -85,13 +84,13 @@ def _assign(table: Table, engine: Engine, fields: Fields, made: list[Block]) -> 
         ]
 
     table.chain(f"answer_{protocol}", [*keep(answer), "accept"])
-    preserved = [] if not ports.preserve else _take(engine, fields, _within(engine, fields, bool(made)))
+    preserved = [] if not ports.preserve else _take(engine, fields, _within(engine, bool(made)))
     drawn = [f"jump attempts_{protocol}"] * _FAN
     table.chain(
         f"assign_{protocol}",
         [
             f"ct direction reply goto answer_{protocol}",
-            *keep(known),
+            *keep(known, fields.known),
             *_choose_address(engine, made),
             *preserved,
             *drawn,
@@ -100,12 +99,12 @@ def _assign(table: Table, engine: Engine, fields: Fields, made: list[Block]) -> 
     )
 
 
-def _within(engine: Engine, fields: Fields, has_blocks: bool) -> str:
+def _within(engine: Engine, has_blocks: bool) -> str:
     """Match a candidate that this host may have."""
     if has_blocks:
-        return f"ct original ip saddr . {fields.protocol} sport @blocks "
+        return "ct original ip saddr . th sport @blocks "
     first, last = engine.profile.ports.range
-    return f"{fields.protocol} sport {first}-{last} "
+    return f"th sport {first}-{last} "
 
 
 def _take(engine: Engine, fields: Fields, within: str) -> list[str]:
@@ -116,21 +115,21 @@ def _take(engine: Engine, fields: Fields, within: str) -> list[str]:
     enter = write("add", f"back_{protocol}", owned, host)
     if engine.shares_endpoints:
         # the newest owner gets what comes in (RFC 4787 §4.2.1): its entries replace the older ones
-        free = f"meta l4proto {protocol} {within}"
+        free = fields.known + within
         old = (
             write("delete", f"back_{protocol}", owned, host),
             write("delete", f"zone_in_{protocol}", owned, "ct zone"),
         )
         enter = " ".join((*old, enter))
     else:
-        free = f"meta l4proto {protocol} {within}{owned} != @back_{protocol} "
+        free = f"{fields.known}{within}{owned} != @back_{protocol} "
     return [f"{free}{make} {enter} accept", f"{free}{drop('table-full')}"]
 
 
 def _attempts(table: Table, engine: Engine, fields: Fields, has_blocks: bool) -> None:
     protocol, ports = fields.protocol, engine.profile.ports
     # a drawn candidate lies within the range, unless parity has moved it over the edge
-    within = _within(engine, fields, has_blocks) if ports.parity else ""
+    within = _within(engine, has_blocks) if ports.parity else ""
     table.chain(f"attempt_{protocol}", [f"jump draw_{protocol}", *_take(engine, fields, within)])
     inner = f"attempt_{protocol}"
     if abs(ports.step) < _LARGE_STEP:

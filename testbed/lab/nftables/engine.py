@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from testbed.lab.nftables.dice import Words
-from testbed.lab.nftables.keys import Fields, at_least_as_strict
-from testbed.lab.nftables.table import any_of
+from testbed.lab.nftables.keys import at_least_as_strict
+from testbed.lab.nftables.table import Table, any_of
 from testbed.lab.nftables.timers import Timer, timers
 from testbed.plan.network import Translation
 from testbed.spec.profile import Dependence, Hairpinning, NatProfile, Refresh
@@ -121,9 +122,23 @@ def write(verb: str, name: str, key: str, data: str = "", lifetime: str = "") ->
     return f"{verb} @{name} {{ {key}{lifetime}{' : ' + data if data else ''} }}"
 
 
+def add_timed(
+    table: Table,
+    engine: Engine,
+    name: str,
+    protocol: str,
+    rules: Callable[[str], list[str]],
+    *,
+    first: Sequence[str] = (),
+) -> None:
+    """A chain of `rules(lifetime)`; where a protocol has two timers, a second chain that the first one goes to."""
+    *long, usual = engine.timers(protocol)
+    for timer in long:
+        table.chain(f"{name}_established", rules(timer.lifetime))
+    leave = [f"{timer.when}goto {name}_established" for timer in long]
+    table.chain(name, [*first, *leave, *rules(usual.lifetime)])
+
+
 def dispatch(fields: str) -> str:
     """Go to the chain of the packet's protocol."""
     return f"meta l4proto vmap {{ udp : goto {fields}_udp, tcp : goto {fields}_tcp }}"
-
-
-__all__ = ["HAIRPIN_ZONE", "Engine", "Fields", "dispatch", "write"]

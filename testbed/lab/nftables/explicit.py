@@ -14,10 +14,10 @@ Rule 4: an entry is made and renewed by the packet that passes, in the order of 
   prerouting  -300  sort       the filter for what comes in; the zone for both directions
   prerouting  -150  flow_timeouts
   prerouting  -100  inward     destination translation through `back`
-  forward        0  through    renewal by what comes in
+  forward        0  through    renewal by what comes in (renewal.py)
   postrouting   90  assign     the mapping is looked up or made (allocation.py)
   postrouting  100  outward    source translation through `out`
-  postrouting  110  enter      the packet shows its external endpoint: `back`, `permit` and the zones are renewed
+  postrouting  110  enter      the packet shows its external endpoint: the other entries are made and renewed
 
 What is not pretty: `ct zone` cannot be read before connection tracking, so a new mapping is given the next zone there
 and entered after; and a map's size must be a multiple of 65536, or small: the kernel keeps 16 bits of it as a hint
@@ -28,9 +28,10 @@ from __future__ import annotations
 
 from testbed.lab.nftables.allocation import add_allocation, paired_address
 from testbed.lab.nftables.dice import PROTOCOLS, Words
-from testbed.lab.nftables.engine import HAIRPIN_ZONE, Engine, Fields, dispatch, write
-from testbed.lab.nftables.keys import ENDPOINT, REMOTE_TYPES, remote
+from testbed.lab.nftables.engine import HAIRPIN_ZONE, Engine
+from testbed.lab.nftables.keys import ENDPOINT, REMOTE_TYPES, Fields
 from testbed.lab.nftables.native import unsolicited
+from testbed.lab.nftables.renewal import add_entering, add_renewal
 from testbed.lab.nftables.table import ICMP_ERRORS, Table, drop
 from testbed.lab.nftables.timers import declare_timeouts, lifetime, use_timeouts
 from testbed.plan.network import Translation
@@ -39,11 +40,8 @@ from testbed.spec.profile import Dependence
 _MANY = 131072
 _PROTOCOL_NUMBERS = {"udp": 17, "tcp": 6}
 _ZONES = HAIRPIN_ZONE - 1
-_ERROR_LIFE = "30s"
-"""How long after a packet from outside its receiver may still answer with an ICMP error."""
 # Fields of the packet that an ICMP error carries; its IP header is taken to have no options.
 _INNER_PROTOCOL, _INNER_SOURCE_PORT, _INNER_TARGET_PORT = "@th,136,8", "@th,224,16", "@th,240,16"
-_SOURCE_PORT, _TARGET_PORT = "@nh,160,16", "@nh,176,16"
 
 
 def compile_explicit(translation: Translation, words: Words) -> str:
@@ -55,9 +53,10 @@ def compile_explicit(translation: Translation, words: Words) -> str:
         _declare_maps(table, engine, Fields(protocol))
     _add_sorting(table, engine)
     _add_inward(table, engine)
+    add_renewal(table, engine)
     add_allocation(table, engine)
     _add_outward(table, engine)
-    _add_entering(table, engine)
+    add_entering(table, engine)
     return table.text()
 
 
@@ -164,12 +163,13 @@ def _sort_protocol(table: Table, engine: Engine, fields: Fields) -> None:
 def _add_inward(table: Table, engine: Engine) -> None:
     table.chain("flow_timeouts", use_timeouts(), hook="filter hook prerouting priority -150; policy accept")
     sides = [engine.came("wan"), *([engine.came("lan")] if engine.hairpins else [])]
+    arrived = Fields("udp").inbound(engine.owner)  # the same for both: their ports are in one place
     table.chain(
         "inward",
         [
-            f"{side} ip daddr {engine.external} dnat ip to {Fields(q).inbound(engine.owner)} map @back_{q}"
+            f"{side} ip daddr {engine.external} meta l4proto {protocol} dnat ip to {arrived} map @back_{protocol}"
             for side in sides
-            for q in PROTOCOLS
+            for protocol in PROTOCOLS
         ],
         hook="nat hook prerouting priority -100; policy accept",
     )
@@ -195,43 +195,6 @@ def _add_inward(table: Table, engine: Engine) -> None:
         ],
         hook="filter hook input priority 0; policy accept",
     )
-    for protocol in PROTOCOLS:
-        table.chain(f"renew_{protocol}", _renewal(engine, Fields(protocol)))
-
-
-def _renewal(engine: Engine, fields: Fields) -> list[str]:
-    """What a packet from outside does on its way in; its destination shows the inside endpoint already."""
-    protocol = fields.protocol
-    mine = f"meta l4proto {protocol} "
-    inner = f"ip daddr . {_TARGET_PORT} . ip saddr . {_SOURCE_PORT}"
-    rules = [f"{mine}{write('update', f'zone_inner_{protocol}', inner, 'ct zone', f' timeout {_ERROR_LIFE}')}"]
-    if engine.answers_by_session:
-        session = write("update", f"zone_session_{protocol}", _session(fields, "in"), "ct zone")
-        rules.append(f"{mine}ct direction original {session}")
-    if not engine.renews_inward:
-        return rules
-    # A remote that the mapping was not made for keeps its reverse alive, but has no entry of its own in `out`.
-    own = "" if engine.permission_names_mapping else "ct direction reply "
-    key = fields.inbound(engine.mapping)
-    for timer in engine.timers(protocol):
-        when = mine + timer.when
-        for direction, side in (("reply", "daddr"), ("original", "daddr")):
-            port = f"ct {direction} proto-dst"
-            external = f"ct {direction} ip {side} . {port}"
-            owned = external + remote(engine.owner, "ip saddr", f"{protocol} sport")
-            permitted = external + remote(engine.filtering, "ip saddr", f"{protocol} sport")
-            steps = [
-                write("update", f"back_{protocol}", owned, fields.destination, timer.lifetime),
-                write("update", f"zone_in_{protocol}", owned, "ct zone", timer.lifetime),
-            ]
-            if engine.filters:
-                steps.append(write("update", f"permit_{protocol}", permitted, "", timer.lifetime))
-            rules.append(f"{when}ct direction {direction} {' '.join(steps)}")
-        rules += [
-            f"{when}{own}{key} @{name}_{protocol} {write('update', f'{name}_{protocol}', key, data, timer.lifetime)}"
-            for name, data in (("out", fields.destination), ("zone_out", "ct zone"))
-        ]
-    return rules
 
 
 # ---------------------------------------------------------------------------- outward
@@ -248,83 +211,3 @@ def _add_outward(table: Table, engine: Engine) -> None:
     address = str(addresses[0]) if len(addresses) == 1 else paired_address(engine)
     rules.append(f"{engine.leaves('wan')} ip saddr {engine.inside} meta l4proto icmp snat ip to {address}")
     table.chain("outward", rules, hook="nat hook postrouting priority 100; policy accept")
-
-
-def _add_entering(table: Table, engine: Engine) -> None:
-    wan, lan = engine.leaves("wan"), engine.leaves("lan")
-    rules = [
-        f"{wan} ip saddr {engine.inside} {drop('not-translated')}",
-        f"{wan} ip saddr {engine.external} ct status snat,dnat {dispatch('enter')}",
-    ]
-    if engine.hairpins_translated:
-        turned = f"{lan} ip saddr {engine.external} ct status dnat"
-        rules += [f"{turned} ct direction original {dispatch('hairpin')}"]
-        rules += [f"{turned} ct direction reply {dispatch('hairpin_answer')}"] if engine.has_hairpin_zone else []
-    table.chain("enter", rules, hook="filter hook postrouting priority 110; policy accept")
-    for protocol in PROTOCOLS:
-        fields = Fields(protocol)
-        table.chain(f"enter_{protocol}", _entering(engine, fields))
-        if engine.hairpins_translated:
-            table.chain(f"hairpin_{protocol}", _hairpin(engine, fields, "original"))
-            if engine.has_hairpin_zone:
-                table.chain(f"hairpin_answer_{protocol}", _hairpin(engine, fields, "reply"))
-
-
-def _entering(engine: Engine, fields: Fields) -> list[str]:
-    """Renew all that says where the packet's source endpoint leads; `ct` remembers the inside endpoint."""
-    protocol, mine = fields.protocol, f"meta l4proto {fields.protocol} "
-    verb = engine.renew
-    owned = fields.source + remote(engine.owner, "ip daddr", f"{protocol} dport")
-    permitted = fields.outbound(engine.filtering)
-    rules = []
-    for timer in engine.timers(protocol):
-        life = timer.lifetime
-        common = [
-            write(verb, f"zone_in_{protocol}", owned, "ct zone", life),
-            write(verb, f"zone_error_{protocol}", f"ip saddr . {_SOURCE_PORT}", "ct zone", life),
-        ]
-        if engine.filters:
-            common.append(write(verb, f"permit_{protocol}", permitted, "", life))
-        for direction in ("original", "reply"):
-            host = f"ct {direction} ip saddr . ct {direction} proto-src"
-            back = write(verb, f"back_{protocol}", owned, host, life)
-            rules.append(f"{mine}{timer.when}ct direction {direction} {' '.join([back, *common])}")
-            key = fields.first(engine.mapping, direction)
-            zone = write(verb, f"zone_out_{protocol}", key, "ct zone", life)
-            # an answer may leave by a mapping that is not its own (session_reply): it makes no entry, but keeps one
-            known = f"{key} @zone_out_{protocol} " if direction == "reply" else ""
-            rules.append(f"{mine}{timer.when}ct direction {direction} {known}{zone}")
-        if engine.answers_by_session:
-            key = fields.first(Dependence.ADDRESS_AND_PORT_DEPENDENT, "reply")
-            kept = write(verb, f"zone_session_{protocol}", key, "ct zone", life)
-            rules.append(f"{mine}{timer.when}ct direction reply {key} @zone_session_{protocol} {kept}")
-    return rules
-
-
-def _hairpin(engine: Engine, fields: Fields, direction: str) -> list[str]:
-    """A packet from one inside host to another: outbound for the first mapping, inbound for the second."""
-    protocol, mine = fields.protocol, f"meta l4proto {fields.protocol} "
-    target = f"ct {direction} ip daddr . ct {direction} proto-dst"
-    host = f"ct {direction} ip saddr . ct {direction} proto-src"
-    target_parts = remote(engine.filtering, f"ct {direction} ip daddr", f"ct {direction} proto-dst")
-    source_parts = remote(engine.filtering, "ip saddr", f"{protocol} sport")
-    rules = []
-    for timer in engine.timers(protocol):
-        when, life, verb = mine + timer.when, timer.lifetime, engine.renew
-        rules.append(when + write(verb, f"back_{protocol}", fields.source, host, life))
-        if engine.filters:
-            rules.append(when + write(verb, f"permit_{protocol}", fields.source + target_parts, "", life))
-        if not engine.has_hairpin_zone:
-            rules.append(when + write(verb, f"zone_in_{protocol}", fields.source, "ct zone", life))
-            rules.append(when + write(verb, f"zone_out_{protocol}", fields.first(engine.mapping), "ct zone", life))
-    if engine.filters:
-        rules.append(f"{mine}{target}{source_parts} != @permit_{protocol} {drop('no-permission')}")
-    if engine.renews_inward:
-        key = fields.inbound(engine.mapping)
-        for timer in engine.timers(protocol):
-            when, life = mine + timer.when, timer.lifetime
-            rules.append(when + write("update", f"back_{protocol}", target, fields.destination, life))
-            if engine.permission_names_mapping:
-                known = write("update", f"out_{protocol}", key, fields.destination, life)
-                rules.append(f"{when}{key} @out_{protocol} {known}")
-    return rules

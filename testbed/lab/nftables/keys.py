@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 from testbed.spec.profile import Dependence
 
+SOURCE_PORT, TARGET_PORT = "@nh,160,16", "@nh,176,16"
+"""The packet's own ports, as the numbers that an ICMP error's are compared with; its IP header has no options."""
 ENDPOINT = "ipv4_addr . inet_service"
 REMOTE_TYPES: Mapping[Dependence, str] = {
     Dependence.ENDPOINT_INDEPENDENT: "",
@@ -41,27 +43,36 @@ def at_least_as_strict(one: Dependence, other: Dependence) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Fields:
-    """Where the fields of a packet of one protocol are read."""
+    """Where the fields of a packet of one protocol are read.
+
+    UDP and TCP have their ports in the same place (`th`); chains know the protocol by how they are reached, so their
+    rules do not ask for it again. Only ports that connection tracking remembers need to be told (`known`).
+    """
 
     protocol: str
 
     @property
+    def known(self) -> str:
+        """What a rule with ports of connection tracking begins with."""
+        return f"meta l4proto {self.protocol} "
+
+    @property
     def source(self) -> str:
         """The packet's source endpoint."""
-        return f"ip saddr . {self.protocol} sport"
+        return "ip saddr . th sport"
 
     @property
     def destination(self) -> str:
         """The packet's destination endpoint."""
-        return f"ip daddr . {self.protocol} dport"
+        return "ip daddr . th dport"
 
     def outbound(self, dependence: Dependence) -> str:
         """Source, and of the destination what is seen: for a packet from inside, untouched as yet."""
-        return self.source + remote(dependence, "ip daddr", f"{self.protocol} dport")
+        return self.source + remote(dependence, "ip daddr", "th dport")
 
     def inbound(self, dependence: Dependence) -> str:
         """Destination, and of the source what is seen: for a packet from outside."""
-        return self.destination + remote(dependence, "ip saddr", f"{self.protocol} sport")
+        return self.destination + remote(dependence, "ip saddr", "th sport")
 
     def first(self, dependence: Dependence, direction: str = "original") -> str:
         """The same as `outbound`, as connection tracking remembers it of one direction."""
