@@ -47,10 +47,14 @@ class Drop:
 
 
 class DropLog:
-    """The log of the namespace that the thread is in now; rules may be loaded before or after."""
+    """The log of the namespace that the thread is in now; rules may be loaded before or after.
 
-    def __init__(self) -> None:
+    `room`: bytes that may wait to be read, of which each drop takes about a thousand.
+    """
+
+    def __init__(self, *, room: int = 4 << 20) -> None:
         self._netfilter = Netfilter()
+        self._netfilter.make_room_for_answers(room)
         self.lost = 0
         """How often the log overflowed."""
         try:

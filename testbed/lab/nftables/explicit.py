@@ -61,7 +61,11 @@ def compile_explicit(translation: Translation, words: Words) -> str:
 
 
 def mappings_limit(engine: Engine) -> int:
-    """Entries of `out`. Where ports run out before the limit is met, any size will do, and a cheap one is taken."""
+    """Entries of `out`, which UDP and TCP have one each of.
+
+    Where ports run out before the limit is met, any size will do, and a cheap one is taken. What has run out takes
+    room until the kernel collects it, once a second.
+    """
     first, last = engine.profile.ports.range
     ports = (last - first + 1) * len(engine.translation.external)
     limit = engine.profile.max_mappings

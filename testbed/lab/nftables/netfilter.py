@@ -22,7 +22,7 @@ HEADER = struct.Struct("=IHHII")
 _ATTRIBUTE = struct.Struct("=HH")
 _NETLINK_NETFILTER = 12
 _SOL_NETLINK, _CAP_ACK, _EXT_ACK = 270, 10, 11
-_SO_SNDBUFFORCE = 32
+_SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
 _REQUEST, _ACK, _DUMP = 0x1, 0x4, 0x300
 _ERROR, _DONE = 2, 3
 _BEGIN, _END = 0x10, 0x11
@@ -154,6 +154,13 @@ class Netfilter:
                 if kind == _ERROR:
                     raise _refusal(-struct.unpack_from("=i", answer)[0], _words(answer), header, 0)
                 yield answer[GENERIC:]
+
+    def make_room_for_answers(self, size: int) -> None:
+        """Let so many bytes wait to be read, or as many as the machine allows (net.core.rmem_max)."""
+        try:
+            self.socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, size)
+        except PermissionError:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
 
     def _make_room(self, size: int) -> None:
         """A message must fit into the socket's buffer (netlink_sendmsg); the kernel shows twice what is set."""

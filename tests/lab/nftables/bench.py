@@ -50,7 +50,7 @@ class Arrival(NamedTuple):
 class Bench:
     """A NAT with hosts on both sides."""
 
-    def __init__(self, translation: Translation, scope: ExitStack, seed: int) -> None:
+    def __init__(self, translation: Translation, scope: ExitStack, seed: int, room: int) -> None:
         self.translation = translation
         self.nat, self.inside, self.outside = (_namespace(scope) for _ in range(3))
         self._scope = scope
@@ -63,7 +63,7 @@ class Bench:
             with place:
                 sysctl.configure(forwards=forwards, more=SETTINGS)
         with self.nat:
-            self.log = scope.enter_context(DropLog())
+            self.log = scope.enter_context(DropLog(room=room))
             prepare(translation).load(seed)
             self._near = [self._barrier(str(GATEWAY)), self._barrier(str(WAN))]
         with self.inside:
@@ -258,10 +258,10 @@ def translation(profile: NatProfile) -> Translation:
 
 
 @contextmanager
-def bench(profile: NatProfile, seed: int = 1) -> Iterator[Bench]:
+def bench(profile: NatProfile, seed: int = 1, *, room: int = 4 << 20) -> Iterator[Bench]:
     """A bench for a profile; everything is gone at the end."""
     cpus = os.sched_getaffinity(0)
     with ExitStack() as scope:
         scope.callback(os.sched_setaffinity, 0, cpus)
         os.sched_setaffinity(0, {min(cpus)})  # packets of one CPU keep their order
-        yield Bench(translation(profile), scope, seed)
+        yield Bench(translation(profile), scope, seed, room)
