@@ -57,7 +57,7 @@ def blocks(engine: Engine) -> Iterator[Block]:
 def add_allocation(table: Table, engine: Engine) -> None:
     """The chains of this hook."""
     made = list(blocks(engine))
-    if made:
+    if made and (engine.profile.ports.preserve or engine.profile.ports.parity):  # else a candidate is within its block
         parts = ", ".join(f"{block.subscriber} . {block.first}-{block.last}" for block in made)
         table.declare(f"set blocks {{ type ipv4_addr . inet_service; flags interval; elements = {{ {parts} }}; }}")
     rules = [f"{engine.leaves('wan')} ip saddr {engine.inside} {dispatch('assign')}"]
