@@ -36,6 +36,8 @@ CLONE_NEWPID = 0x2000_0000
 CLONE_NEWNET = 0x4000_0000
 _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REC, _MS_PRIVATE = 0x2, 0x4, 0x8, 0x4000, 0x4_0000
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_TIMERSLACK = 1, 4, 29
+_RIGHTS = 1 << 12 | 1 << 13 | 1 << 21
+"""CAP_NET_ADMIN (devices, rules), CAP_NET_RAW (captures), CAP_SYS_ADMIN (namespaces): capabilities(7)."""
 _NOBODY = 65534
 _OWN_NETWORK = "/proc/thread-self/ns/net"
 _SYS_CLONE3 = 435  # the same on every architecture but Alpha
@@ -181,23 +183,23 @@ def _open_own_network() -> int:
 
 
 def enter_world() -> None:
-    """Part this process from the host: its own network, and its own users where it is not root.
+    """Part this process from the host: its own network, and its own users where it lacks rights.
 
     Afterwards namespaces may be made in it. Needs one thread where a user namespace is due. Raises MachineError.
     """
-    if os.geteuid() == 0:
-        try:
-            unshare(CLONE_NEWNET)
-        except PermissionError:  # a container's root; its user namespaces may still be allowed
-            _enter_users()
-    else:
+    if not can_make_namespaces():  # a container's root, too: its user namespaces may still be allowed
         _enter_users()
+        return
+    try:
+        unshare(CLONE_NEWNET)
+    except OSError as error:
+        raise refusal(error) from error
 
 
 def can_make_namespaces() -> bool:
-    """Whether this process has the right now, without a world of its own."""
+    """Whether this process has the rights now, without users of its own: to make namespaces, and to fill them."""
     effective = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("CapEff:"))
-    return bool(int(effective.split()[1], 16) >> 21 & 1)  # CAP_SYS_ADMIN
+    return int(effective.split()[1], 16) & _RIGHTS == _RIGHTS
 
 
 def ensure_rights() -> None:

@@ -39,12 +39,23 @@ def capabilities() -> tuple[Capability, ...]:
 
 def missing_for_a_lab() -> tuple[str, ...]:
     """What keeps a lab from being built here and what mends that, as sentences; nothing where one can be built."""
-    found = (probe() for probe in (_namespaces, _libnftables, _nat_statements, _capture))
-    return tuple(
-        f"{c.name}: {c.missing}" + (f" (to mend it: {c.mend})" if c.mend is not None else "")
-        for c in found
-        if c.missing is not None
-    )
+    found = [probe() for probe in (_namespaces, _settings, _libnftables, _nat_statements, _capture)]
+    reasons = dict.fromkeys((c.missing, c.mend) for c in found if c.missing is not None)
+    return tuple(missing + (f" (to mend it: {mend})" if mend is not None else "") for missing, mend in reasons)
+
+
+def ensure_basics() -> None:
+    """Try in a child what every box of a lab does first; a few milliseconds. Raises MachineError."""
+
+    def attempt() -> str:
+        _enter()
+        _try_settings()
+        _try_capture()
+        return ""
+
+    _, missing, mend = _in_child(attempt)
+    if missing is not None:
+        raise MachineError(missing, mend=mend)
 
 
 def _tried(name: str, purpose: str, attempt: Callable[[], str], *, required: bool = True) -> Capability:
@@ -62,8 +73,10 @@ def _in_child(attempt: Callable[[], str]) -> tuple[str, str | None, str | None]:
             answer = "\0".join(("ok", attempt(), ""))
         except MachineError as error:
             answer = "\0".join(("no", str(error).partition("\n")[0], error.mend or ""))
-        except (TestbedError, OSError) as error:
+        except TestbedError as error:
             answer = "\0".join(("no", str(error), ""))
+        except OSError as error:
+            answer = "\0".join(("no", error.strerror or str(error), ""))
         except BaseException:  # this is the top of a process: whatever it is, the parent must hear of it
             answer = "\0".join(("no", traceback.format_exc(limit=-1).strip().splitlines()[-1], ""))
         os.write(writing, answer.encode()[:4096])
@@ -94,13 +107,29 @@ def _namespaces() -> Capability:
 
 def _user_namespaces() -> Capability:
     def attempt() -> str:
-        is_root = os.geteuid() == 0
-        if is_root:
+        if namespaces.can_make_namespaces():
             namespaces.become_nobody()
+            namespaces.enter_world()
+            return "tried as nobody"
         namespaces.enter_world()
-        return "tried as nobody" if is_root else ""
+        return ""
 
     return _tried("user namespaces", "labs without root", attempt, required=False)
+
+
+def _settings() -> Capability:
+    def attempt() -> str:
+        _enter()
+        _try_settings()
+        return ""
+
+    return _tried("settings", "each box has its own below /proc/sys/net: whether it forwards, what it answers", attempt)
+
+
+def _try_settings() -> None:
+    from testbed.lab import sysctl
+
+    sysctl.configure(forwards=True, more={})
 
 
 def _libnftables() -> Capability:
@@ -148,18 +177,31 @@ def _tun() -> Capability:
 
 def _capture() -> Capability:
     def attempt() -> str:
-        from testbed.lab.wire.ring import Ring
-
         _enter()
-        Ring().close()
+        _try_capture()
         return "AF_PACKET, TPACKET_V2"
 
     return _tried("capture", "evidence in packets, and `wire` links", attempt)
 
 
+def _try_capture() -> None:
+    from testbed.lab.wire.ring import Ring
+
+    try:
+        Ring().close()
+    except OSError as error:
+        raise MachineError(
+            f"packets cannot be captured: {error.strerror}",
+            mend="run it with sudo; in a container: --cap-add NET_RAW; and: sudo modprobe af_packet",
+        ) from error
+
+
 def _real_time() -> Capability:
     def attempt() -> str:
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+        try:
+            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+        except PermissionError as error:
+            raise MachineError(f"SCHED_FIFO: {error.strerror}", mend="run it with sudo") from error
         return "SCHED_FIFO"
 
     return _tried("real-time priority", "links keep their delays on a busy machine", attempt, required=False)
@@ -168,6 +210,7 @@ def _real_time() -> Capability:
 _PROBES = (
     _namespaces,
     _user_namespaces,
+    _settings,
     _libnftables,
     _nat_statements,
     _capture,

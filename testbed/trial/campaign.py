@@ -23,7 +23,7 @@ from pydantic import JsonValue
 from testbed import __version__
 from testbed.agents import quic
 from testbed.errors import MachineError, UsageError
-from testbed.lab import links, namespaces
+from testbed.lab import links, namespaces, probe
 from testbed.lab.blueprint import Blueprint, Links, draw
 from testbed.plan.outcomes import Outcome
 from testbed.plan.trials import CellPlan, plan_cell, trial_seed
@@ -82,6 +82,7 @@ class Campaign:
         self.plans = tuple(map(plan_cell, loaded.cells))
         self._check_programs()
         namespaces.ensure_rights()
+        probe.ensure_basics()
         self.links: Links = links.choose(choices.links or scenario.lab.links)
         if any(plan.agent == "quic" for plan in self.plans):
             quic.warm()
