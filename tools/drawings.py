@@ -13,6 +13,7 @@ import textwrap
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from html import escape
 from pathlib import Path
 
@@ -66,7 +67,8 @@ class Package:
     """Which of the others it imports, in the order of the layers."""
 
 
-def layers() -> list[list[Package]]:
+@cache
+def layers() -> tuple[tuple[Package, ...], ...]:
     """Who stands above whom, the highest first; packages on one layer never import each other."""
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
     by_name = {contract["name"]: contract for contract in settings["contracts"]}
@@ -74,8 +76,8 @@ def layers() -> list[list[Package]]:
     pure = next(c["source_modules"] for name, c in by_name.items() if "pure" in name)
     doors = [match.groups() for name in by_name if (match := re.fullmatch(r"(\w+) only in (\w+)/.*", name))]
     names = [name.strip() for layer in order for name in layer.split("|")]
-    return [
-        [
+    return tuple(
+        tuple(
             Package(
                 name,
                 _about(name),
@@ -84,9 +86,9 @@ def layers() -> list[list[Package]]:
                 tuple(other for other in names if other in _imports(name) and other != name),
             )
             for name in map(str.strip, layer.split("|"))
-        ]
+        )
         for layer in order
-    ]
+    )
 
 
 def _about(name: str) -> str:
@@ -96,7 +98,8 @@ def _about(name: str) -> str:
     return " ".join(first.split())
 
 
-def _imports(name: str) -> set[str]:
+@cache
+def _imports(name: str) -> frozenset[str]:
     path = ROOT / "testbed" / name
     found: set[str] = set()
     for file in path.rglob("*.py") if path.is_dir() else [path.with_suffix(".py")]:
@@ -105,7 +108,7 @@ def _imports(name: str) -> set[str]:
                 found |= {alias.name for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("testbed."):
                 found.add(node.module.split(".")[1])
-    return found
+    return frozenset(found)
 
 
 _PAGE, _GAP, _LINE, _LETTER = 880, 12, 16, 6.4
