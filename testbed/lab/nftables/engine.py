@@ -88,8 +88,11 @@ class Engine:
 
     @property
     def has_hairpin_zone(self) -> bool:
-        """Whether hairpinned flows share one zone, so that an answer meets the flow that it answers."""
-        return self.hairpins and not (self.hairpins_translated and self.mapping is not Dependence.ENDPOINT_INDEPENDENT)
+        """Whether hairpinned flows share one zone, so that an answer meets the flow that it answers.
+
+        Only where both hosts have one mapping each: else an answer leaves by another mapping, as to any remote.
+        """
+        return self.hairpins_translated and self.mapping is Dependence.ENDPOINT_INDEPENDENT
 
     @property
     def inside(self) -> str:

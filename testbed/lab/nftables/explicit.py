@@ -117,6 +117,9 @@ def _add_sorting(table: Table, engine: Engine) -> None:
         rules.append(f"{to_itself} meta l4proto {{ udp, tcp }} {drop('hairpin-refused')}")
     elif engine.has_hairpin_zone:
         rules.append(f"{to_itself} meta l4proto {{ udp, tcp }} ct zone set {HAIRPIN_ZONE} accept")
+    elif not engine.hairpins_translated:  # a sender may reach one host by several mappings: by the zone of each
+        arrived = Fields("udp").inbound(engine.owner)
+        rules += [f"{to_itself} meta l4proto {q} ct zone set {arrived} map @zone_in_{q} accept" for q in PROTOCOLS]
     rules.append(
         f"{from_inside} meta l4proto vmap {{ udp : goto leave_udp, tcp : goto leave_tcp, icmp : goto error_out }}"
     )

@@ -343,6 +343,15 @@ def test_hairpin_source(mapping: Dependence, hairpinning: Hairpinning) -> None:
         assert b.out(first, b.remote(7000)).port == 5000 or mapping is not EI
 
 
+def test_two_mappings_of_one_host_are_reached_by_hairpin() -> None:
+    """The sender's address stays as it is for both, although connection tracking must tell the two flows apart."""
+    profile = can(NatProfile(mapping=APD, filtering=EI, hairpinning=Hairpinning.INTERNAL_SOURCE))
+    with bench(profile) as b:
+        first, second = b.host(5000, 0), b.host(5001, 1)
+        for external in (b.out(second, b.remote(7000)), b.out(second, b.remote(7001))):
+            assert b.send(first, external) == (second.getsockname(), first.getsockname())
+
+
 def test_hairpin_obeys_the_filter() -> None:
     """Like any remote, an inside host is admitted only where the other has written to its external endpoint."""
     with bench(can(NatProfile(hairpinning=Hairpinning.EXTERNAL_SOURCE))) as b:
