@@ -1,4 +1,4 @@
-"""Write the generated parts of README.md and docs/: schemas, the file reference, pictures, and regions of other pages.
+"""Write the generated parts of README.md and docs/: schemas, both references, pictures, regions of other pages.
 
 Rule 1: nothing here is said that the models do not say: a key's meaning is its docstring.
 Rule 2: the same input gives the same bytes, so a test can tell whether docs/ is current.
@@ -24,11 +24,10 @@ from testbed.spec.presets import presets, resolve
 from testbed.spec.scenario import AGENTS, STRATEGIES
 from testbed.spec.schema import schema
 from testbed.units import DURATION_UNITS, RATE_UNITS
-from tools import drawings
+from tools import commands, drawings, regions
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
-_JSON_WIDTH = 220
 SHOWN_RUN = DOCS / "images" / "symmetric_nat.json"
 
 _INTRO = """\
@@ -69,50 +68,20 @@ def generated() -> dict[Path, str]:
     return {
         **schemas,
         DOCS / "schema" / "result.json": _json(json_schema()),
+        DOCS / "commands.md": "\n".join(commands.page()).rstrip() + "\n",
         DOCS / "reference.md": "\n".join(_reference()) + "\n",
         DOCS / "images" / "symmetric_nat.svg": drawings.terminal(run, "sudo testbed run symmetric_nat"),
         DOCS / "images" / "layers.svg": drawings.layers_picture(),
-        ROOT / "README.md": _with_regions("README.md", {"report": _fenced("text", drawings.report(run))}),
-        DOCS / "design.md": _with_regions(
+        ROOT / "README.md": regions.filled("README.md", {"report": regions.fenced("text", drawings.report(run))}),
+        DOCS / "design.md": regions.filled(
             "docs/design.md",
-            {"packages": "\n".join(_packages()), "result": _fenced("json", _compact(_first_cell(run)))},
+            {"packages": "\n".join(_packages()), "result": regions.fenced("json", regions.compact(_first_cell(run)))},
         ),
     }
 
 
-def _with_regions(name: str, bodies: Mapping[str, str]) -> str:
-    """The page with what stands between the comments of each region replaced."""
-    text = (ROOT / name).read_text(encoding="utf-8")
-    for region, body in bodies.items():
-        first, last = f"<!-- {region}: written by `make docs` -->", f"<!-- end of {region} -->"
-        if text.count(first) != 1 or text.count(last) != 1:
-            raise ValueError(f"{name} has no region {region!r}")
-        before, _, rest = text.partition(first)
-        text = f"{before}{first}\n\n{body.rstrip()}\n\n{last}{rest.partition(last)[2]}"
-    return text
-
-
-def _fenced(language: str, text: str) -> str:
-    return f"```{language}\n{text.rstrip()}\n```"
-
-
 def _first_cell(run: Document) -> Any:
     return json.loads(run.model_copy(update={"cells": run.cells[:1]}).to_json())
-
-
-def _compact(value: Any, indent: int = 0) -> str:
-    """JSON whose small parts stand on one line."""
-    line = json.dumps(value, ensure_ascii=False)
-    if len(line) + indent <= _JSON_WIDTH or not isinstance(value, (dict, list)):
-        return line
-    first, last = "{}" if isinstance(value, dict) else "[]"
-    parts = (
-        [f"{json.dumps(key)}: {_compact(item, indent + 1)}" for key, item in value.items()]
-        if isinstance(value, dict)
-        else [_compact(item, indent + 1) for item in value]
-    )
-    inner = ",\n".join(" " * (indent + 1) + part for part in parts)
-    return f"{first}\n{inner}\n{' ' * indent}{last}"
 
 
 def _packages() -> Iterator[str]:
@@ -212,8 +181,8 @@ def _type(part: Mapping[str, Any], defs: Mapping[str, Any]) -> str:
         case {"const": value}:
             return f"`{value}`"
         case {"type": "string", "pattern": _, "examples": [example, *_]}:
-            name = _QUANTITIES.get(example)
-            return f"[{name}](#quantities)" if name else f"text such as `{example}`"
+            quantity = _QUANTITIES.get(example)
+            return f"[{quantity}](#quantities)" if quantity else f"text such as `{example}`"
         case {"type": "string"}:
             return "text"
         case {"type": "integer"}:

@@ -76,7 +76,7 @@ def steps(page: str) -> list[Step]:
             continue
         command = ""
         output: list[str] = []
-        for line in [*block.text.splitlines(), "$ "]:
+        for line in [*block.text.replace("\\\n", "").splitlines(), "$ "]:
             if line.startswith("$ "):
                 if command:
                     found.append(Step(block, command, tuple(output)))

@@ -143,11 +143,12 @@ def test_options_exist(page: str) -> None:
         assert command is None or command[1] in known, f"{page}: {fragment!r}"
 
 
-def test_every_command_and_every_option_is_on_a_page() -> None:
+def test_every_command_and_every_option_is_on_a_page_that_a_person_wrote() -> None:
+    written = "\n".join(text for page, text in TEXTS.items() if page != "docs/commands.md")
     for name, command in commands().items():
-        assert f"testbed {name}" in EVERYTHING
+        assert f"testbed {name}" in written
         for option in options(command) - {"--help"}:
-            assert option in EVERYTHING, f"testbed {name} {option}"
+            assert option in written, f"testbed {name} {option}"
 
 
 @pytest.mark.parametrize("name", COMMANDS)
