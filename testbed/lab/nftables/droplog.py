@@ -96,8 +96,7 @@ class DropLog:
                     raise
                 self.lost += 1
                 continue
-            now = time.monotonic_ns()
-            shift = now - time.time_ns()
+            now, shift = time.monotonic_ns(), _shift()
             for kind, _, body in messages(data):
                 if kind == _SUBSYSTEM << 8 | _PACKET:
                     found.append(_drop(body[_GENERIC:], now, shift))
@@ -125,6 +124,16 @@ def _counters(netfilter: Netfilter) -> Mapping[str, int]:
         if packets:
             found[reason] = packets
     return {reason: found[reason] for reason in REASONS if reason in found}
+
+
+def _shift() -> int:
+    """What to add to CLOCK_REALTIME to have CLOCK_MONOTONIC: of three readings the one that was disturbed least."""
+
+    def reading() -> tuple[int, int]:
+        before, there, after = time.monotonic_ns(), time.time_ns(), time.monotonic_ns()
+        return after - before, (before + after) // 2 - there
+
+    return min(reading() for _ in range(3))[1]
 
 
 def _drop(body: bytes, now: int, shift: int) -> Drop:
