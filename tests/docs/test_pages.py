@@ -231,5 +231,16 @@ def test_numbers_of_the_prose() -> None:
     assert f"{100 * stats.wilson(10, 10).low:.0f}" == "72"
 
 
+def test_messages_that_are_explained_are_messages_of_the_program() -> None:
+    source = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "testbed").rglob("*.py"))
+    rows = [row for row in TEXTS["docs/troubleshooting.md"].splitlines() if row.startswith("| `")]
+    shown = [message for row in rows for message in re.findall(r"`([^`]+)`", row.split("|")[1])]
+    assert len(shown) > 15
+    for message in shown:
+        # A message is put together from pieces in the source; one piece of some length is enough to know it by.
+        pieces = [piece.strip() for piece in re.findall(r"[A-Za-z][A-Za-z ',]{8,}", message)]
+        assert not pieces or any(piece in source for piece in pieces), message
+
+
 def test_pages_stand_alone() -> None:
     assert re.findall(r"(?:^|[\s`(])(?:/work|/root|/tmp|\.\./shared)", EVERYTHING) == []
