@@ -86,6 +86,12 @@ class Running:
         finally:
             os.close(pidfd)
 
+    def outlive(self, time: float) -> None:
+        """Let some seconds pass, or fewer where it ends before."""
+        pidfd = os.pidfd_open(self.pid)
+        select.select([pidfd], [], [], time)
+        os.close(pidfd)
+
     def processes(self) -> dict[int, str]:
         """Those of its session: id -> name."""
         return session(self.pid)
@@ -110,6 +116,11 @@ def session(leader: int) -> dict[int, str]:
             if int(of) == leader and state not in "ZX":
                 found[int(entry.name)] = name
     return found
+
+
+def named_namespaces() -> list[str]:
+    """Mounts that keep a namespace alive without a process."""
+    return [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if " - nsfs " in line]
 
 
 def wait_for_end(pid: int) -> None:
