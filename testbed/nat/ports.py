@@ -1,0 +1,146 @@
+"""Which external endpoints a NAT assigns, as a function of its profile, its seed and how often it was asked.
+
+Rule 1: a NAT has one stream of candidate ports for each transport. Every allocation that does not preserve its port
+        takes candidates until one is free; so the n-th candidate depends on the seed and on n alone.
+Rule 2: a random stream is the hash of a counter, scaled to the range; a sequential one is the counter itself.
+        Both are what rules of the kernel can compute (lab/nftables/dice.py), so that a NAT in a lab assigns the same
+        ports in the same order from the same seed; a test compares them.
+Rule 3: a subscriber's block (RFC 7422) follows from its address: the n-th inside address has the n-th block. A block
+        has a sequential counter of its own; random candidates of all blocks share the stream's counter.
+Rule 4: of several external addresses a host has always the same (paired), or each allocation draws one (arbitrary).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+
+from testbed.datagram import Endpoint
+from testbed.nat.behaviour import is_native
+from testbed.nat.packet import Transport
+from testbed.plan.network import Translation
+from testbed.plan.seeds import derive
+from testbed.spec.profile import PORT_MAX, PORT_MIN, NatProfile, Otherwise, Pooling
+
+WORD = 0xFFFF_FFFF
+COUNTED = 1 << 20
+"""Where the counter of a random stream begins again."""
+WHOLE = 4096
+"""A range of at most so many ports is walked from its first port on; a larger one from a seeded start, through a
+window of half its size."""
+MANY_ATTEMPTS, FEW_ATTEMPTS, LARGE_STEP = 64, 16, 32
+"""Candidates that one allocation looks at; fewer where the step is large (the kernel's rules cannot jump so often)."""
+NATIVE_ATTEMPTS = 128
+"""What nf_nat_l4proto_unique_tuple tries in its first pass."""
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """The ports of one subscriber."""
+
+    external: str
+    first: int
+    last: int
+
+
+class Ports:
+    """The external endpoints of one NAT, and how far its streams have come."""
+
+    def __init__(self, translation: Translation, seed: int) -> None:
+        self._profile = profile = translation.profile
+        self.external = tuple(map(str, translation.external))
+        """The addresses that are mapped to; as many, whenever they change."""
+        self._words = {name: derive(seed, "nat", name) & WORD for name in ("udp_ports", "tcp_ports", "pool")}
+        self._blocks = dict(_blocks(profile, self.external, translation.inside))
+        self._asked: Counter[object] = Counter()
+        native = is_native(profile)
+        self._keeps_any = native and profile.ports.range == (PORT_MIN, PORT_MAX)
+        is_slow = abs(profile.ports.step) >= LARGE_STEP
+        self.attempts = NATIVE_ATTEMPTS if native else FEW_ATTEMPTS if is_slow else MANY_ATTEMPTS
+        """Candidates that one allocation looks at before it gives up."""
+
+    def address(self, transport: Transport, host: str) -> str | None:
+        """The external address for a new mapping of an inside host; None for a subscriber without ports."""
+        if self._profile.ports.block is not None:
+            block = self._blocks.get(host)
+            return block.external if block is not None else None
+        if len(self.external) == 1:
+            return self.external[0]
+        if self._profile.pooling is Pooling.PAIRED:
+            key = int.from_bytes(IPv4Address(host).packed, "little")  # the kernel hashes the bytes as they are sent
+        else:
+            key = self._count("pool", transport) % COUNTED
+        return self.external[scale(jhash_word(key, self._words["pool"]), len(self.external))]
+
+    def candidates(self, transport: Transport, internal: Endpoint) -> Iterator[int]:
+        """Ports to be tried for a new mapping, the internal one first where the profile preserves it."""
+        if self._profile.ports.preserve and (self._keeps_any or self._may_have(internal.host, internal.port)):
+            yield internal.port
+        for _ in range(self.attempts):
+            port = self._draw(transport, internal.host)
+            if self._profile.ports.parity:
+                port = port & ~1 | internal.port & 1
+            if self._may_have(internal.host, port):  # parity may have moved it over the edge
+                yield port
+
+    def _may_have(self, host: str, port: int) -> bool:
+        first, last = self._range(host)
+        return first <= port <= last
+
+    def _range(self, host: str) -> tuple[int, int]:
+        block = self._blocks.get(host)
+        return (block.first, block.last) if block is not None else self._profile.ports.range
+
+    def _draw(self, transport: Transport, host: str) -> int:
+        ports, block = self._profile.ports, self._blocks.get(host)
+        (first, last), word = self._range(host), self._words[f"{transport}_ports"]
+        size = last - first + 1
+        if ports.otherwise is Otherwise.RANDOM:
+            return first + scale(jhash_word(self._count(transport) % COUNTED, word), size)
+        window = size if block is not None else _window(size)
+        number = self._count(transport, block)
+        at = ((number + 1) * abs(ports.step) - 1) % window
+        start = first if block is not None else first + word % (size - window + 1)
+        return start + at if ports.step > 0 else start + window - 1 - at
+
+    def _count(self, *stream: object) -> int:
+        number = self._asked[stream]
+        self._asked[stream] = number + 1
+        return number
+
+
+def scale(value: int, size: int) -> int:
+    """A 32-bit value as one below `size` (reciprocal_scale, linux/kernel.h)."""
+    return value * size >> 32
+
+
+def jhash_word(key: int, seed: int) -> int:
+    """Bob Jenkins' lookup3 hash of one 32-bit word, as include/linux/jhash.h has it on a little-endian machine."""
+    a = b = c = (0xDEAD_BEEF + 4 + seed) & WORD
+    a = (a + key) & WORD
+    for turn in (14, 11, 25, 16, 4, 14, 24):  # the final mix takes these turns around three registers
+        c = ((c ^ b) - (b << turn | b >> (32 - turn))) & WORD
+        a, b, c = b, c, a
+    return b
+
+
+def _window(size: int) -> int:
+    return size if size <= WHOLE else (size + 1) // 2
+
+
+def _blocks(profile: NatProfile, external: Sequence[str], inside: Sequence[IPv4Network]) -> Iterator[tuple[str, Block]]:
+    """Subscriber -> its block; those who come too late have none."""
+    size = profile.ports.block
+    if size is None:
+        return
+    first, last = profile.ports.range
+    subscribers = (str(address) for prefix in inside for address in prefix)
+    places = (
+        Block(host, start, start + size - 1) for host in external for start in range(first, last - size + 2, size)
+    )
+    yield from zip(subscribers, places, strict=False)
+
+
+__all__ = ["Block", "Ports", "jhash_word", "scale"]

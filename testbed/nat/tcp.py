@@ -1,0 +1,112 @@
+"""Where a TCP connection stands, as far as a middlebox can see from flags.
+
+Rule 1: transitions are data. What the table does not have is no segment of that connection: a NAT drops it.
+Rule 2: two timers hang on the state (RFC 5382 REQ-5): one of an established connection, one of all others.
+Rule 3: SYNs of both ends may cross (simultaneous open, RFC 5382 REQ-2).
+Rule 4: a connection whose beginning was not seen may go on: an ACK opens one (as nf_conntrack_tcp_loose lets it), or
+        a NAT that was restarted would cut all its connections.
+
+Linux tells six states after the first FIN apart; all of them have the transitory timer here, so they are one, CLOSING.
+Sequence numbers are not looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum, StrEnum, auto
+
+from testbed.nat.packet import Flag
+
+
+class Segment(Enum):
+    """What a segment's flags mean; the first of RST, SYN, FIN, ACK decides, as in nf_conntrack_proto_tcp.c."""
+
+    SYN = auto()
+    SYN_ACK = auto()
+    ACK = auto()
+    FIN = auto()
+    RST = auto()
+
+
+class State(StrEnum):
+    """Of a connection. `ours` in the table below are segments of the end that opened it, `theirs` of the other."""
+
+    NONE = "none"
+    SYN_SENT = "syn-sent"
+    SYN_BOTH = "syn-both"
+    SYN_RECEIVED = "syn-received"
+    ESTABLISHED = "established"
+    CLOSING = "closing"
+    CLOSED = "closed"
+
+
+_S = State
+_OURS: Mapping[Segment, Mapping[State, State]] = {
+    Segment.SYN: {
+        _S.NONE: _S.SYN_SENT,
+        _S.SYN_SENT: _S.SYN_SENT,
+        _S.SYN_BOTH: _S.SYN_BOTH,
+        _S.SYN_RECEIVED: _S.SYN_RECEIVED,
+        _S.ESTABLISHED: _S.ESTABLISHED,
+        _S.CLOSING: _S.SYN_SENT,
+        _S.CLOSED: _S.SYN_SENT,
+    },
+    Segment.SYN_ACK: {_S.SYN_RECEIVED: _S.SYN_RECEIVED, _S.SYN_BOTH: _S.SYN_RECEIVED},
+    Segment.ACK: {
+        _S.NONE: _S.ESTABLISHED,
+        _S.SYN_RECEIVED: _S.ESTABLISHED,
+        _S.ESTABLISHED: _S.ESTABLISHED,
+        _S.CLOSING: _S.CLOSING,
+        _S.CLOSED: _S.CLOSED,
+    },
+    Segment.FIN: {
+        _S.SYN_RECEIVED: _S.CLOSING,
+        _S.ESTABLISHED: _S.CLOSING,
+        _S.CLOSING: _S.CLOSING,
+        _S.CLOSED: _S.CLOSED,
+    },
+    Segment.RST: {state: _S.CLOSED for state in _S if state is not _S.NONE},
+}
+_THEIRS: Mapping[Segment, Mapping[State, State]] = {
+    Segment.SYN: {_S.SYN_SENT: _S.SYN_BOTH, _S.SYN_BOTH: _S.SYN_BOTH, _S.CLOSING: _S.SYN_SENT},
+    Segment.SYN_ACK: {
+        _S.SYN_SENT: _S.SYN_RECEIVED,
+        _S.SYN_BOTH: _S.SYN_RECEIVED,
+        _S.SYN_RECEIVED: _S.SYN_RECEIVED,
+        _S.ESTABLISHED: _S.ESTABLISHED,
+        _S.CLOSING: _S.CLOSING,
+        _S.CLOSED: _S.CLOSED,
+    },
+    Segment.ACK: {
+        _S.SYN_SENT: _S.SYN_SENT,
+        _S.SYN_BOTH: _S.SYN_BOTH,
+        _S.SYN_RECEIVED: _S.SYN_RECEIVED,
+        _S.ESTABLISHED: _S.ESTABLISHED,
+        _S.CLOSING: _S.CLOSING,
+        _S.CLOSED: _S.CLOSED,
+    },
+    Segment.FIN: _OURS[Segment.FIN],
+    Segment.RST: _OURS[Segment.RST],
+}
+
+
+def segment(flags: Flag) -> Segment | None:
+    """What kind of segment has these flags; None for one that no TCP sends."""
+    if Flag.RST in flags:
+        return Segment.RST
+    if Flag.SYN in flags:
+        return Segment.SYN_ACK if Flag.ACK in flags else Segment.SYN
+    if Flag.FIN in flags:
+        return Segment.FIN
+    return Segment.ACK if Flag.ACK in flags else None
+
+
+def next_state(state: State, flags: Flag, *, is_ours: bool) -> State | None:
+    """The state after a segment; None where it is none of this connection.
+
+    `is_ours`: sent by the end that opened the connection, which is whoever sends while the state is NONE.
+    """
+    kind = segment(flags)
+    if kind is None:
+        return None
+    return (_OURS if is_ours else _THEIRS)[kind].get(state)
