@@ -302,7 +302,7 @@ def test_a_run_outlives_its_readers(closed: str, tmp_path: Path) -> None:
         "run",
         "own.yaml",
         "--trials",
-        "5",
+        "3",
         "--out",
         "out",
         "--progress",
