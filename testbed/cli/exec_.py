@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Any
 
 import click
 
@@ -20,7 +21,21 @@ Examples:
 """
 
 
-@click.command(epilog=EXAMPLES, context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+class Exec(click.Command):
+    """A command whose own mistakes cannot be taken for those of the command that it runs."""
+
+    def make_context(self, *arguments: Any, **more: Any) -> click.Context:
+        """Mistakes of the command line are failures of ours, too."""
+        try:
+            return super().make_context(*arguments, **more)
+        except click.UsageError as error:
+            error.show()
+            raise click.exceptions.Exit(FAILED) from error
+
+
+@click.command(
+    cls=Exec, epilog=EXAMPLES, context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False}
+)
 @click.option("--lab", metavar="ID", help="Which lab, where several are held (see `testbed ls`).")
 @click.argument("node")
 @click.argument("arguments", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- CMD...")
@@ -30,9 +45,9 @@ def command(lab: str | None, node: str, arguments: tuple[str, ...]) -> int:
 
     if arguments[0] == "--":  # click leaves it in place, since NODE comes before it
         arguments = arguments[1:]
-    if not arguments:
-        raise UsageError(f"say what to run in {node}: testbed exec {node} -- ip address")
     try:
+        if not arguments:
+            raise UsageError(f"say what to run in {node}: testbed exec {node} -- ip address")
         enter_node(held_lab(lab), node)
     except TestbedError as error:
         click.echo(f"testbed: {error}", err=True)

@@ -58,13 +58,13 @@ def run_attempt(lab: Lab, cell: CellPlan, settings: Settings, seed: int) -> Atte
     try:
         trio.run(_run, lab, cell, settings, seed, attempt)
     except* (TestbedError, OSError) as group:
-        attempt.broken = str(_first(group))
+        attempt.broken = str(first_error(group))
     return attempt
 
 
-def _first(error: BaseException) -> BaseException:
+def first_error(error: BaseException) -> BaseException:
     """The first of what went wrong at once; the others follow from it."""
-    return _first(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
+    return first_error(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
 
 
 async def _run(lab: Lab, cell: CellPlan, settings: Settings, seed: int, attempt: Attempt) -> None:
@@ -73,7 +73,7 @@ async def _run(lab: Lab, cell: CellPlan, settings: Settings, seed: int, attempt:
     with trio.move_on_after(limit) as watchdog:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_drain, lab)
-            nursery.start_soon(_watch_wire, lab)
+            nursery.start_soon(watch_wire, lab)
             serve = partial(
                 run_rendezvous,
                 cell.servers,
@@ -131,7 +131,8 @@ async def _drain(lab: Lab) -> None:
         await trio.sleep(DRAIN_EVERY)
 
 
-async def _watch_wire(lab: Lab) -> None:
+async def watch_wire(lab: Lab) -> None:
+    """Raise BrokenError once the wire has died, which to both ends looks like a network that is down."""
     if lab.wire is not None:
         await trio.lowlevel.wait_readable(lab.wire.fileno())
         lab.wire.stop()  # says how it died, as an error

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import signal
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
 import trio
 
 from testbed.agents.rendezvous import run_rendezvous
-from testbed.errors import BrokenError
+from testbed.errors import TestbedError
 from testbed.lab import links, namespaces
 from testbed.lab.blueprint import draw
 from testbed.lab.lab import Lab, build
@@ -21,17 +20,33 @@ from testbed.plan.seeds import derive
 from testbed.spec import scenario as spec
 from testbed.spec.loader import LoadedTopology
 from testbed.spec.topology import NodeKind
+from testbed.trial.attempt import first_error, watch_wire
+from testbed.trial.interrupt import heeded
 
 
 def hold(loaded: LoadedTopology, asked: spec.Links, seed: int, ready: Callable[[dict[str, Any]], None]) -> None:
-    """Build the lab of a topology, call `ready` with what it is, and hold it until SIGINT or SIGTERM."""
+    """Build the lab of a topology, call `ready` with what it is, and hold it until an interrupt.
+
+    Raises MachineError where it cannot be built, BrokenError where a part of it dies.
+    """
     network = plan_network(loaded.topology, loaded.profiles)
     announcement = Announcement(f"{loaded.topology.name}-{os.getpid()}")
     namespaces.enter_world()
     blueprint = draw(network, links.choose(asked))
     with build(blueprint, seed, capture=False) as lab:
         document = _document(announcement.id, loaded.topology.name, lab)
-        trio.run(_hold, lab, seed, announcement, document, ready)
+        _run(partial(_hold, lab, seed, announcement, document, ready))
+
+
+def _run(main: Callable[[], Awaitable[None]]) -> None:
+    """Run it with trio; what goes wrong in it comes out as the one error that it is."""
+    errors: list[BaseException] = []
+    try:
+        trio.run(main)
+    except* (TestbedError, OSError) as group:
+        errors.append(first_error(group))
+    for error in errors:
+        raise error
 
 
 def _document(name: str, topology: str, lab: Lab) -> dict[str, Any]:
@@ -51,7 +66,7 @@ def _document(name: str, topology: str, lab: Lab) -> dict[str, Any]:
 async def _hold(
     lab: Lab, seed: int, announcement: Announcement, document: dict[str, Any], ready: Callable[[dict[str, Any]], None]
 ) -> None:
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+    with trio.open_signal_receiver(*heeded()) as signals:
         async with trio.open_nursery() as nursery:
             for box in lab.blueprint.network.boxes.values():
                 if box.kind is NodeKind.RENDEZVOUS:
@@ -61,7 +76,7 @@ async def _hold(
                     await nursery.start(serve)
             announcement.open(document)
             nursery.start_soon(_answer, announcement)
-            nursery.start_soon(_watch_wire, lab)
+            nursery.start_soon(watch_wire, lab)
             ready(document)
             async for _ in signals:
                 break
@@ -72,10 +87,3 @@ async def _answer(announcement: Announcement) -> None:
     while True:
         await trio.lowlevel.wait_readable(announcement.socket)
         announcement.answer()
-
-
-async def _watch_wire(lab: Lab) -> None:
-    if lab.wire is not None:
-        await trio.lowlevel.wait_readable(lab.wire.fileno())
-        lab.wire.stop()  # says how it died, as an error
-        raise BrokenError("the wire process ended by itself")
