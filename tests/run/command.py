@@ -179,13 +179,13 @@ def _become(
         null = os.open(os.devnull, os.O_RDONLY)
         for fd, target in ((null, 0), (running.out.fd, 1), (running.err.fd, 2)):
             os.dup2(fd, target)
-        os.closerange(3, 1024)
         sys.stdout, sys.stderr = (io.TextIOWrapper(io.FileIO(fd, "w"), encoding="utf-8") for fd in (1, 2))
         signal.signal(signal.SIGINT, signal.default_int_handler)
         warnings.simplefilter("ignore")
         sys.argv = ["testbed", *arguments]
         os.environ.update(env or {})
         before()
+        os.closerange(3, 1024)
         try:
             cli.main()
         except SystemExit as exit_:
