@@ -28,6 +28,7 @@ from tools import commands, drawings, regions
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
+SHOWN_COMMAND = "sudo testbed run symmetric_nat --jobs 2"
 SHOWN_RUN = DOCS / "images" / "symmetric_nat.json"
 
 _INTRO = """\
@@ -70,7 +71,7 @@ def generated() -> dict[Path, str]:
         DOCS / "schema" / "result.json": _json(json_schema()),
         DOCS / "commands.md": "\n".join(commands.page()).rstrip() + "\n",
         DOCS / "reference.md": "\n".join(_reference()) + "\n",
-        DOCS / "images" / "symmetric_nat.svg": drawings.terminal(run, "sudo testbed run symmetric_nat"),
+        DOCS / "images" / "symmetric_nat.svg": drawings.terminal(run, SHOWN_COMMAND),
         DOCS / "images" / "layers.svg": drawings.layers_picture(),
         ROOT / "README.md": regions.filled("README.md", {"report": regions.fenced("text", drawings.report(run))}),
         DOCS / "design.md": regions.filled(
