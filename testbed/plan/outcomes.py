@@ -82,6 +82,8 @@ class End:
     relayed: bool = False
     """Application bytes arrived here through the relay, by the end's own word."""
     unsupported: str | None = None
+    failed: str | None = None
+    """Why it gave up, by its own word: what a person wants to read where nothing else is known."""
     sent: frozenset[Passage] = field(default=frozenset())
     received: frozenset[Passage] = field(default=frozenset())
 
@@ -124,7 +126,8 @@ def _doubts(one: End, other: End, relays: frozenset[str]) -> tuple[tuple[str, ..
     """Notes, and the reason why the path is not direct; None where it is."""
     claims = [end.claim for end in (one, other) if end.claim is not None]
     if not claims:
-        return (), "no direct path by the deadline"
+        words = dict.fromkeys(end.failed for end in (one, other) if end.failed)
+        return (), "; ".join(words) or "no direct path by the deadline"
     if len(claims) == 1:
         return (ENDS_DISAGREE,), "one end says that it is connected, the other does not"
     for end, claim in zip((one, other), claims, strict=True):

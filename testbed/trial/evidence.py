@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from testbed.datagram import Endpoint
 from testbed.lab.capture import UdpPacket
 from testbed.plan.outcomes import Claim, End, Passage
-from testbed.traversal.events import Connected, Event, Relay, Unsupported
+from testbed.traversal.events import Connected, Event, Failed, Relay, Unsupported
 
 
 def end_of(addresses: Iterable[str], said: Sequence[Event], packets: Iterable[UdpPacket]) -> End:
@@ -28,6 +28,7 @@ def end_of(addresses: Iterable[str], said: Sequence[Event], packets: Iterable[Ud
         claim=Claim(connected.local, connected.remote, connected.received_from) if connected is not None else None,
         relayed=any(isinstance(event, Relay) for event in said),
         unsupported=next((event.reason for event in said if isinstance(event, Unsupported)), None),
+        failed=next((event.reason for event in said if isinstance(event, Failed)), None),
         sent=frozenset(sent),
         received=frozenset(received),
     )
