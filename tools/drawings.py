@@ -39,6 +39,7 @@ def terminal(document: Document, command: str) -> str:
     console.print(Text.assemble(("$ ", "dim"), command))
     for line in page(document, WIDTH):
         console.print(line, soft_wrap=True)
+    console.print()  # the picture's edge cuts off what hangs below its last line
     without_fonts = re.sub(r"@font-face \{\{.*?\}\}\s*", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
     form = without_fonts.replace("Fira Code, monospace", _FONTS).replace("arial", "sans-serif")
     drawn = console.export_svg(title="testbed", code_format=form, unique_id="run")
