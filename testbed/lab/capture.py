@@ -21,8 +21,9 @@ from threading import Thread
 from testbed.datagram import Endpoint
 from testbed.errors import MachineError
 from testbed.lab import pcapng
+from testbed.lab.clocks import monotonic_shift
 from testbed.lab.namespaces import Namespace
-from testbed.lab.wire.ring import OUTGOING, Packet, Ring, monotonic_shift
+from testbed.lab.wire.ring import OUTGOING, Packet, Ring
 
 BURST = 256
 MOST_BYTES = 256 << 20
@@ -130,7 +131,7 @@ class Capture:
         points = [(box.name, index) for box in self._boxes for index in box.points]
         place = {point: number for number, point in enumerate(points)}
         names = {(box.name, index): name for box in self._boxes for index, name in box.points.items()}
-        shift = monotonic_shift()
+        shift = monotonic_shift(readings=3)
         seen = (
             pcapng.Seen(
                 place[box, packet.interface],

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
+from testbed.lab.clocks import monotonic_shift
 from testbed.lab.nftables.netfilter import Netfilter, attribute, attributes, messages, text
 from testbed.lab.nftables.table import LOG_GROUP, NAME, REASONS, SNAP, counter
 
@@ -96,7 +97,7 @@ class DropLog:
                     raise
                 self.lost += 1
                 continue
-            now, shift = time.monotonic_ns(), _shift()
+            now, shift = time.monotonic_ns(), monotonic_shift(readings=3)
             for kind, _, body in messages(data):
                 if kind == _SUBSYSTEM << 8 | _PACKET:
                     found.append(_drop(body[_GENERIC:], now, shift))
@@ -124,16 +125,6 @@ def _counters(netfilter: Netfilter) -> Mapping[str, int]:
         if packets:
             found[reason] = packets
     return {reason: found[reason] for reason in REASONS if reason in found}
-
-
-def _shift() -> int:
-    """What to add to CLOCK_REALTIME to have CLOCK_MONOTONIC: of three readings the one that was disturbed least."""
-
-    def reading() -> tuple[int, int]:
-        before, there, after = time.monotonic_ns(), time.time_ns(), time.monotonic_ns()
-        return after - before, (before + after) // 2 - there
-
-    return min(reading() for _ in range(3))[1]
 
 
 def _drop(body: bytes, now: int, shift: int) -> Drop:

@@ -111,18 +111,20 @@ class Engine:
 
     def run(self, until: int) -> None:
         """Move frames until the descriptor `until` is readable."""
-        heap, wait = self._heap, _Poll(self._ring.fileno(), until)
+        heap, clock, wait = self._heap, time.monotonic_ns, _Poll(self._ring.fileno(), until)
         while True:
-            due = self._release()
-            if self._take() or due:
+            if self._release():
                 timeout: int | None = 0
             else:
-                timeout = max(0, heap[0][0] - time.monotonic_ns()) if heap else None
-            if wait(timeout):
+                timeout = max(0, heap[0][0] - clock()) if heap else None
+            has_frames, is_over = wait(timeout)
+            if is_over:
                 return
+            if has_frames:
+                self._take()
 
-    def _take(self) -> int:
-        """Read what has arrived and decide about it; how many frames that were."""
+    def _take(self) -> None:
+        """Read what has arrived and decide about it. If there is more, the next wait is over at once."""
         lanes, heap, pushed = self._lanes, self._heap, self._pushed
         packets = self._ring.read(_READ)
         for packet in packets:
@@ -154,7 +156,6 @@ class Engine:
                     count.corrupted += 1
                     heappush(heap, (due, pushed, lane.address, with_flipped_bit(frame, flipped)))
         self._pushed = pushed
-        return len(packets)
 
     def _release(self) -> bool:
         """Send what is due; whether more is."""
@@ -217,31 +218,32 @@ _sendto = ctypes.CFUNCTYPE(
 )(("sendto", libc))
 
 
-class _Timespec(ctypes.Structure):
-    _fields_ = (("seconds", ctypes.c_long), ("nanoseconds", ctypes.c_long))
-
-
-class _PollEntry(ctypes.Structure):
-    _fields_ = (("fd", ctypes.c_int), ("events", ctypes.c_short), ("returned", ctypes.c_short))
+_ppoll = ctypes.CFUNCTYPE(
+    ctypes.c_int, ctypes.c_void_p, ctypes.c_ulong, ctypes.c_void_p, ctypes.c_void_p, use_errno=True
+)(("ppoll", libc))
+_ENTRIES = struct.Struct("=ihhihh")
+"""Two of struct pollfd: descriptor, what is asked, what is so."""
+_TIME = struct.Struct("@ll")
+"""struct timespec."""
 
 
 class _Poll:
     """ppoll(2) on two descriptors: wait until either is readable, or for some nanoseconds."""
 
     def __init__(self, first: int, second: int) -> None:
-        self._entries = (_PollEntry * 2)(_PollEntry(first, select.POLLIN, 0), _PollEntry(second, select.POLLIN, 0))
-        self._time = _Timespec()
-        self._pointer = ctypes.byref(self._time)
+        self._entries = ctypes.create_string_buffer(_ENTRIES.pack(first, select.POLLIN, 0, second, select.POLLIN, 0))
+        self._time = ctypes.create_string_buffer(_TIME.size)
+        self._addresses = ctypes.addressof(self._entries), ctypes.addressof(self._time)
 
-    def __call__(self, timeout: int | None) -> bool:
-        """Wait (None: for ever); whether the second is readable, or at its end."""
-        pointer = None
+    def __call__(self, timeout: int | None) -> tuple[int, int]:
+        """Wait (None: for ever); whether the first and whether the second is readable, or at its end."""
+        entries, until = self._addresses
         if timeout is not None:
-            self._time.seconds, self._time.nanoseconds = divmod(timeout, 1_000_000_000)
-            pointer = self._pointer
-        if libc.ppoll(self._entries, 2, pointer, None) < 0:
+            _TIME.pack_into(self._time, 0, *divmod(timeout, 1_000_000_000))
+        if _ppoll(entries, 2, until if timeout is not None else None, None) < 0:
             number = ctypes.get_errno()
             if number != errno.EINTR:
                 raise OSError(number, "ppoll")
-            return False
-        return bool(self._entries[1].returned)
+            return 0, 0
+        _, _, first, _, _, second = _ENTRIES.unpack_from(self._entries)
+        return first, second

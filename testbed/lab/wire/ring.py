@@ -15,10 +15,9 @@ import ctypes
 import mmap
 import socket
 import struct
-import time
-from collections.abc import Callable
 from typing import NamedTuple
 
+from testbed.lab.clocks import monotonic_shift
 from testbed.lab.namespaces import libc
 
 _SOL_PACKET = 263
@@ -89,8 +88,10 @@ class Ring:
 
     def read(self, most: int) -> list[Packet]:
         """Up to `most` packets that wait, the oldest first."""
-        found = []
-        memory, at, frame, size = self.memory, self._at, self._frame, self._size
+        memory, at = self.memory, self._at
+        if not memory[at] & _STATUS_USER:
+            return []
+        found, frame, size = [], self._frame, self._size
         unpack, shift = _HEADER.unpack_from, monotonic_shift()
         for _ in range(most):
             status, length, captured, mac, _, sec, nsec, _, _, interface, _, kind, _ = unpack(memory, at)
@@ -115,14 +116,6 @@ class Ring:
 
 
 _TO_KERNEL = bytes(4)
-
-
-def monotonic_shift(
-    monotonic: Callable[[], int] = time.monotonic_ns, realtime: Callable[[], int] = time.time_ns
-) -> int:
-    """What to add to a CLOCK_REALTIME stamp of just now to have CLOCK_MONOTONIC."""
-    before = monotonic()
-    return (before + monotonic()) // 2 - realtime()
 
 
 def _set_ring(sock: socket.socket, request: bytes) -> None:
