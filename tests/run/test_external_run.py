@@ -23,7 +23,7 @@ DIRECT, RELAYED, FAILED, UNSUPPORTED = Outcome.DIRECT, Outcome.RELAYED, Outcome.
 
 PROGRAM = '''
 """Says and sends what its first argument tells. Both ends are in one home, so each knows the other's address."""
-import json, os, socket, sys, time
+import json, os, signal, socket, sys, time
 
 role, mode = os.environ["TESTBED_ROLE"], sys.argv[1]
 here = os.environ["TESTBED_ADDRESS"]
@@ -35,7 +35,7 @@ def say(event, **more):
 
 def claim(local=here + ":5000", remote=there + ":5000"):
     say("connected", local=local, remote=remote)
-    time.sleep(60)
+    signal.pause()
 
 def send():
     return sending.sendto(b"from " + role.encode(), (there, 5000))
@@ -46,7 +46,7 @@ def talk():
         send()
         try:
             sending.recv(100)
-        except TimeoutError:
+        except OSError:  # nothing yet, or nobody there yet
             continue
         return send()
 
@@ -61,7 +61,12 @@ elif mode == "words-without-packets":
     claim()
 elif mode == "one-sends":
     if role == "controlling":
-        send()
+        for _ in range(40):  # the other may not be there yet
+            send()
+            try:
+                sending.recv(100)
+            except OSError:
+                pass
     else:
         sending.settimeout(20)
         sending.recv(100)
