@@ -104,7 +104,7 @@ def test_leaving_early_ends_the_workers() -> None:
     running = engine.run(["second", "third", "first"])
     next(running)
     pids += [int.from_bytes(os.read(reading, 4), "little") for _ in range(2)]
-    running.close()  # type: ignore[attr-defined]
+    running.close()
     for pid in pids:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
