@@ -235,12 +235,20 @@ def test_the_same_seed_makes_the_same_ports(load: Callable[[str], LoadedTopology
 # ---------------------------------------------------------------------------- nothing is left
 
 
-def namespaces_in_use() -> set[str]:
-    """Every network namespace that a process is in or holds open."""
+def processes() -> set[str]:
+    """The numbers of all processes."""
+    return {entry.name for entry in Path("/proc").iterdir() if entry.name.isdecimal()}
+
+
+def namespaces_in_use(by: set[str]) -> set[str]:
+    """Every network namespace that one of these processes is in or holds open.
+
+    The kernel gives the number of one that is gone to the next one, whoever makes it: so only those who could have
+    held the old one are asked.
+    """
     found = set()
-    for process in Path("/proc").iterdir():
-        if not process.name.isdecimal():
-            continue
+    for number in by:
+        process = Path("/proc", number)
         try:
             links = [process / "ns" / "net", *(process / "fd").iterdir()]
         except OSError:
@@ -287,7 +295,8 @@ def hold_a_lab(loaded: LoadedTopology) -> tuple[int, list[str], int]:
 @pytest.mark.parametrize("victim", ["the holder", "the wire, then the holder"])
 def test_nothing_is_left_after_sigkill(victim: str, load: Callable[[str], LoadedTopology]) -> None:
     pid, inodes, wire = hold_a_lab(load(TWO_HOMES))
-    assert set(inodes) <= namespaces_in_use()
+    suspects = processes()
+    assert set(inodes) <= namespaces_in_use(suspects)
     pidfd = os.pidfd_open(wire)
     if victim != "the holder":
         os.kill(wire, signal.SIGKILL)
@@ -295,7 +304,7 @@ def test_nothing_is_left_after_sigkill(victim: str, load: Callable[[str], Loaded
     os.waitpid(pid, 0)
     assert select.select([pidfd], [], [], PATIENCE)[0], "the wire outlived its lab"
     os.close(pidfd)
-    assert not set(inodes) & namespaces_in_use()
+    assert not set(inodes) & namespaces_in_use(suspects)
 
 
 def test_a_lab_that_cannot_be_finished_leaves_nothing(
