@@ -79,6 +79,12 @@ nodes:
   nat_b: {kind: nat, uplink: nyc1, profile: eim-eif}
   bob:   {kind: peer, uplink: nat_b}
 """
+LOSSY = """
+nodes:
+  meet:  {kind: rendezvous, uplink: internet}
+  alice: {kind: peer, uplink: internet, link: {delay: 1ms, up: {loss: 30%}}}
+  bob:   {kind: peer, uplink: internet}
+"""
 TOPOLOGIES = {
     "two homes": TWO_HOMES,
     "a carrier's nat before a home's": NESTED,
@@ -230,6 +236,34 @@ def test_the_same_seed_makes_the_same_ports(load: Callable[[str], LoadedTopology
             seen.append([ask(lab, "bob", "meet", port=port).port for port in (7000, 7001, 7002)])
     assert seen[0] == seen[1]
     assert seen[0] != seen[2]
+
+
+def test_the_same_seed_loses_the_same_frames(load: Callable[[str], LoadedTopology]) -> None:
+    loaded = load(LOSSY)
+    arrived = []
+    for seed in (1, 1, 2):
+        with built(loaded, seed) as lab:
+            arrived.append(numbers_that_arrive(lab, "alice", "meet"))
+    assert arrived[0] == arrived[1]
+    assert arrived[0] != arrived[2]
+    assert 100 < len(arrived[0]) < 180, "of 200, each lost with a probability of 30 %"
+
+
+def numbers_that_arrive(lab: Lab, client: str, server: str) -> list[int]:
+    """Of 200 datagrams; a link keeps their order, so that a later one says that no more of them will come."""
+    target, own = (Endpoint(str(lab.blueprint.network.boxes[box].addresses()[0]), 7000) for box in (server, client))
+    with lab.open_socket(server, target) as listening, lab.open_socket(client, own) as sending:
+        for number in range(200):
+            sending.sendto(number.to_bytes(2, "big"), target)
+        found: list[int] = []
+        for _ in range(PATIENCE * 100):
+            sending.sendto((200).to_bytes(2, "big"), target)
+            while select.select([listening], [], [], 0.01)[0]:
+                number = int.from_bytes(listening.recv(100), "big")
+                if number == 200:
+                    return found
+                found.append(number)
+    raise AssertionError("the last datagram never arrives")
 
 
 # ---------------------------------------------------------------------------- nothing is left
