@@ -17,13 +17,28 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
-from testbed import cli
+import testbed.cli.exec_
+import testbed.cli.ls
+import testbed.cli.run
+import testbed.cli.up
+import testbed.lab.nftables.refusals
+import testbed.lab.registry
+import testbed.report.page
+import testbed.report.progress
+import testbed.spec.load
+import testbed.trial.campaign
+import testbed.trial.hold  # noqa: F401  # all that commands import when they are called: a fork has it already
+from testbed import cli, stats
 from testbed.results.document import Document
 from testbed.results.folder import read_records
 from testbed.results.record import Record
 
 PATIENCE = 60
 """Seconds after which a test gives up on what must happen."""
+
+
+stats.wilson(1, 2)
+stats.clopper_pearson(1, 2)
 
 
 @dataclass(frozen=True)
