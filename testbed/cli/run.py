@@ -28,7 +28,7 @@ Examples:
 @click.argument("scenario")
 @click.option("--trials", type=click.IntRange(min=1), metavar="N", help="Trials of each cell, instead of the file's.")
 @click.option("--seed", type=click.IntRange(min=0), metavar="N", help="Seed of the run, instead of the file's.")
-@click.option("--jobs", type=click.IntRange(min=1), metavar="N", help="Trials at once; 4 a core unless said.")
+@click.option("--jobs", type=click.IntRange(min=1), metavar="N", help="Trials at once; unless said, as many as keep the cores at 80 %.")
 @click.option("--only", multiple=True, metavar="FACTOR=VALUE", help="Only the cells that have it; may be repeated.")
 @click.option("--links", type=click.Choice(LINKS), help="What makes links, instead of the file's; auto takes netem.")
 @click.option("--capture", type=click.Choice(CAPTURES), default="failed", show_default=True, help="Packets to keep.")

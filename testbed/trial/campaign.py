@@ -38,11 +38,10 @@ from testbed.spec.scenario import Command
 from testbed.trial.attempt import GRACE, Settings
 from testbed.trial.engine import Engine, Finished
 from testbed.trial.interrupt import Interrupt
+from testbed.trial.pace import Pace
 from testbed.trial.work import CaptureKept, Task, broken, work
 from testbed.units import seconds
 
-JOBS_PER_CORE = 4
-"""Trials mostly wait; more than these would colour times."""
 STARTUP = 5.0
 """Seconds beyond the trial's own watchdog after which its process is ended."""
 
@@ -88,7 +87,7 @@ class Campaign:
             quic.warm()
         self._blueprints = _blueprints(self.plans, self.links)
         self._settings = Settings(scenario.deadline, scenario.setup_deadline, dict(scenario.parameters))
-        self.jobs = choices.jobs or JOBS_PER_CORE * len(os.sched_getaffinity(0))
+        self._cores = len(os.sched_getaffinity(0))
         self.manifest = Manifest(
             run=run_name(scenario.name, scenario.seed, now),
             testbed=__version__,
@@ -122,8 +121,9 @@ class Campaign:
         tasks = list(self._tasks(folder, last))
         engine = Engine(
             work,
-            jobs=self.jobs,
-            builders=len(os.sched_getaffinity(0)),
+            pace=Pace(self._cores, self._choices.jobs),
+            kind=lambda task: task.cell.id,
+            builders=self._cores,
             limit=lambda _: seconds(self._settings.setup_deadline + self._settings.deadline) + GRACE + STARTUP,
             on_tick=lambda: watcher.tick(time.monotonic_ns()),
             interrupt=interrupt,

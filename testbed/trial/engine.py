@@ -1,8 +1,8 @@
 """A process for each trial, forked from a warm parent.
 
 Rule 1: the parent has one thread and no event loop; it forks, waits on descriptors, and nothing else.
-Rule 2: at most `jobs` workers live at once, since trials mostly wait; at most `builders` of them build a
-        lab at once, since building is all CPU: the parent hands out one token a core.
+Rule 2: how many workers live at once is the pace's business (pace.py); at most `builders` of them build a lab at
+        once, since building is all CPU: the parent hands out one token a core.
 Rule 3: a worker that dies, by any signal, gives back its token and becomes a `Finished` with a reason.
         It is never started again silently.
 Rule 4: a worker dies with its parent, and everything that a worker made dies with it.
@@ -32,11 +32,12 @@ from typing import Generic, TypeVar
 
 from testbed.lab.namespaces import die_with_parent
 from testbed.trial.interrupt import Interrupt, leave_to_parent
+from testbed.trial.pace import Pace
 
 T = TypeVar("T")
 
 _HEADER = struct.Struct("!cI")
-_ASK, _GO, _BUILT, _RESULT, _CRASH = b"A", b"G", b"B", b"R", b"C"
+_ASK, _GO, _BUILT, _SPENT, _RESULT, _CRASH = b"A", b"G", b"B", b"S", b"R", b"C"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +66,9 @@ class Door:
         finally:
             self._send(_BUILT)
 
-    def result(self, payload: bytes) -> None:
-        """The one result of this worker."""
+    def result(self, payload: bytes, *, children: int = 0) -> None:
+        """The one result of this worker. `children`: nanoseconds of a core that its own processes have needed."""
+        self._send(_SPENT, struct.pack("!Q", time.process_time_ns() + children))
         self._send(_RESULT, payload)
 
     def crash(self, text: str) -> None:
@@ -85,6 +87,8 @@ class _Worker(Generic[T]):
     deadline: float
     buffer: bytearray = field(default_factory=bytearray)
     building: bool = False
+    granted_at: int | None = None
+    """When its lab began to be built, in monotonic nanoseconds."""
     payload: bytes | None = None
     crash: str | None = None
     killed: str | None = None
@@ -97,19 +101,21 @@ class Engine(Generic[T]):
         self,
         work: Callable[[T, Door], None],
         *,
-        jobs: int,
+        pace: Pace,
+        kind: Callable[[T], str],
         builders: int,
         limit: Callable[[T], float],
         on_tick: Callable[[], None] = lambda: None,
         tick: float = 0.125,
         interrupt: Interrupt | None = None,
     ) -> None:
-        """`limit`: the wall-clock seconds after which a worker is taken for stuck, from the token on.
+        """`kind`: which tasks are alike, for the pace. `limit`: the wall-clock seconds after which a worker is taken
+        for stuck, from the token on.
 
         An `interrupt` makes `run` raise KeyboardInterrupt, between two tasks' ends and nowhere else.
         """
         self._work, self._limit, self._on_tick = work, limit, on_tick
-        self._jobs, self._builders, self._tick = jobs, builders, tick
+        self._pace, self._kind, self._builders, self._tick = pace, kind, builders, tick
         self._selector = selectors.DefaultSelector()
         self._interrupt = interrupt
         self._workers: set[_Worker[T]] = set()
@@ -126,7 +132,7 @@ class Engine(Generic[T]):
         gc.freeze()  # so that a collection in a child does not copy every page of ours
         try:
             while waiting or self._workers or self._ending:
-                while waiting and len(self._workers) < self._jobs and len(self._ending) < 2 * self._jobs:
+                while waiting and self._may_start(waiting[0]):
                     self._start(waiting.popleft())
                 yield from self._wait()
         finally:
@@ -134,6 +140,10 @@ class Engine(Generic[T]):
             gc.unfreeze()
 
     # ---- the parent's side
+
+    def _may_start(self, task: T) -> bool:
+        running = [self._kind(worker.task) for worker in self._workers]
+        return self._pace.allows(running, self._kind(task)) and len(self._ending) <= 2 * len(running) + 2
 
     def _start(self, task: T) -> None:
         ours, theirs = socket.socketpair()
@@ -194,16 +204,19 @@ class Engine(Generic[T]):
             self._asking.append(worker)
         elif kind == _BUILT:
             worker.building = False
+        elif kind == _SPENT and worker.granted_at is not None:
+            (busy,) = struct.unpack("!Q", payload)
+            self._pace.learn(self._kind(worker.task), busy, time.monotonic_ns() - worker.granted_at)
         elif kind == _RESULT:
             worker.payload = payload
-        else:
+        elif kind == _CRASH:
             worker.crash = payload.decode()
 
     def _grant(self) -> None:
         while self._asking and sum(worker.building for worker in self._workers) < self._builders:
             worker = self._asking.popleft()
             if worker in self._workers:
-                worker.building = True
+                worker.building, worker.granted_at = True, time.monotonic_ns()
                 worker.deadline = time.monotonic() + self._limit(worker.task)
                 with suppress(OSError):
                     worker.sock.send(_GO)

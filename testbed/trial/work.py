@@ -20,6 +20,7 @@ from testbed.errors import MachineError, TestbedError
 from testbed.lab import namespaces
 from testbed.lab.blueprint import Blueprint
 from testbed.lab.lab import Lab, build
+from testbed.lab.wire.report import WireReport
 from testbed.lab.wire.ring import Packet
 from testbed.plan.outcomes import CLAIM_REFUTED, Outcome, Verdict, judge
 from testbed.plan.trials import CellPlan
@@ -74,8 +75,9 @@ def work(task: Task, door: Door) -> None:
             door.result(broken(task, f"the lab could not be built: {error}").to_line())
             return
     attempt = run_attempt(lab, task.cell, task.settings, task.seed)
-    record = _record(task, lab, attempt)
-    door.result(record.to_line())
+    report = _stop_wire(lab, attempt)
+    record = _record(task, lab, attempt, report)
+    door.result(record.to_line(), children=report.busy if report is not None else 0)
 
 
 def broken(task: Task, reason: str) -> Record:
@@ -99,15 +101,14 @@ def is_kept(keep: CaptureKept, outcome: Outcome) -> bool:
 # ---------------------------------------------------------------------------- the record
 
 
-def _record(task: Task, lab: Lab, attempt: Attempt) -> Record:
+def _record(task: Task, lab: Lab, attempt: Attempt, report: WireReport | None) -> Record:
     capture = lab.capture
     assert capture is not None
     capture.drain()
-    wire_warnings = _stop_wire(lab, attempt)
     drops = Drops(lab)
     verdict = _judge(task.cell, lab, attempt, capture.drops())
     measured = _measure(task, attempt, verdict)
-    warnings = [*verdict.notes, *wire_warnings, *_about_agents(attempt.results)]
+    warnings = [*verdict.notes, *_about_wire(report), *_about_agents(attempt.results)]
     if count := capture.drops():
         warnings.append(warning(CAPTURE_DROPS, f"{count} packets"))
     record = broken(task, "").model_copy(
@@ -160,20 +161,23 @@ def _path(cell: CellPlan, attempt: Attempt) -> dict[str, tuple[str, ...]]:
     return {**path, "types": tuple(kind.value for kind in claims[cell.controlling].types)}
 
 
-def _stop_wire(lab: Lab, attempt: Attempt) -> list[str]:
+def _stop_wire(lab: Lab, attempt: Attempt) -> WireReport | None:
     """Ask the wire how it went; its death in the last moment is the trial's too."""
     if lab.wire is None or attempt.broken is not None:
-        return []
+        return None
     try:
         report = lab.wire.stop()
     except TestbedError as error:
         attempt.broken = str(error)
-        return []
+        return None
     if report.missing:
         attempt.broken = f"{report.missing} frames vanished in the wire though no link says so"
-        return []
-    late = report.lateness.p99 or 0
-    return [warning(BUSY_MACHINE, f"links were {late / 1e6:.1f} ms late (p99)")] if late > LATE else []
+    return report
+
+
+def _about_wire(report: WireReport | None) -> list[str]:
+    late = report.lateness.p99 if report is not None else None
+    return [warning(BUSY_MACHINE, f"links were {late / 1e6:.1f} ms late (p99)")] if late and late > LATE else []
 
 
 def _about_agents(results: Mapping[str, AgentResult]) -> list[str]:

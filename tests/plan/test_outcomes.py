@@ -32,9 +32,7 @@ SILENT_A, SILENT_B = replace(ALICE, claim=None), replace(BOB, claim=None)
 
 ELSEWHERE = Endpoint("11.0.0.6", 40001)
 """A mapping that alice's NAT uses towards bob only, where it maps by address and port."""
-BOB_HEARS_ELSEWHERE = replace(
-    BOB, claim=Claim(B, A_OUTSIDE, ELSEWHERE), received=frozenset({Passage(ELSEWHERE, B, 1)})
-)
+BOB_HEARS_ELSEWHERE = replace(BOB, claim=Claim(B, A_OUTSIDE, ELSEWHERE), received=frozenset({Passage(ELSEWHERE, B, 1)}))
 
 ROWS = [
     ("each direction has a mapping of its own, and the claim says so", ALICE, BOB_HEARS_ELSEWHERE, Outcome.DIRECT, ()),

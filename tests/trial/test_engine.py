@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from testbed.trial.engine import Door, Engine, Finished
+from testbed.trial.pace import Pace
 
 Work = Callable[[str, Door], None]
 
@@ -38,7 +39,9 @@ def hang(_: str, door: Door) -> None:
 
 
 def run(work: Work, tasks: list[str], *, jobs: int = 4, builders: int = 2, limit: float = 30.0) -> list[Finished[str]]:
-    engine: Engine[str] = Engine(work, jobs=jobs, builders=builders, limit=lambda _: limit, tick=0.01)
+    engine: Engine[str] = Engine(
+        work, pace=Pace(2, jobs), kind=str, builders=builders, limit=lambda _: limit, tick=0.01
+    )
     return list(engine.run(tasks))
 
 
@@ -100,7 +103,7 @@ def test_leaving_early_ends_the_workers() -> None:
         os.write(writing, os.getpid().to_bytes(4, "little"))
         hang(task, door)
 
-    engine: Engine[str] = Engine(work, jobs=3, builders=3, limit=lambda _: 30.0, tick=0.01)
+    engine: Engine[str] = Engine(work, pace=Pace(2, 3), kind=str, builders=3, limit=lambda _: 30.0, tick=0.01)
     running = engine.run(["second", "third", "first"])
     next(running)
     pids += [int.from_bytes(os.read(reading, 4), "little") for _ in range(2)]

@@ -16,6 +16,7 @@ import gc
 import os
 import signal
 import socket
+import time
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
@@ -159,6 +160,7 @@ def _make_engine(cables: Sequence[WireCable]) -> Engine:
 def _report(engine: Engine, scheduling: str) -> WireReport:
     return WireReport(
         scheduling=scheduling,
+        busy=time.process_time_ns(),
         sent=engine.sent,
         ring_drops=engine.drops(),
         truncated=engine.truncated,

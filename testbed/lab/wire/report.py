@@ -59,6 +59,8 @@ class WireReport:
 
     scheduling: str
     """How the kernel scheduled it: `fifo` (before all normal processes), `nice`, or `other` (like any process)."""
+    busy: int
+    """Nanoseconds of a core that it needed; what receivers do with a frame in the kernel counts too."""
     sent: int
     ring_drops: int
     """Frames that came faster than they were read, and are missing: nothing measured meanwhile is worth anything."""

@@ -1,0 +1,55 @@
+"""How many trials run at once.
+
+Rule 1: trials mostly wait, some far more than others: one that punches through needs a core for a fifth of its time,
+        one that runs into its deadlines for a twentieth. So what is bounded is not their number but how busy they
+        keep the machine.
+Rule 2: how busy a trial will be is what the earlier ones of its cell were; before there are any, a fifth, which makes
+        four a core.
+Rule 3: whoever asks for a number of jobs gets that number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+BUSY = 0.8
+"""The share of all cores that trials may need; what is left is the kernel's, which takes labs apart."""
+GUESS = 0.2
+_ROUNDING = 1e-9
+LEAST_PER_CORE, MOST_PER_CORE = 2, 16
+_WEIGHT = 0.25
+"""Of the newest trial in a cell's estimate."""
+
+
+@dataclass(slots=True)
+class Pace:
+    """Decides whether one more may start."""
+
+    cores: int
+    jobs: int | None = None
+    """So many, if a number was asked for."""
+    _shares: dict[str, float] = field(default_factory=dict)
+    """Cell -> the share of a core that one of its trials needs."""
+
+    def share(self, cell: str) -> float:
+        """What a trial of this cell is expected to need of a core."""
+        return self._shares.get(cell, GUESS)
+
+    def learn(self, cell: str, busy: int, took: int) -> None:
+        """A trial of this cell needed `busy` nanoseconds of a core in the `took` that it ran."""
+        if took <= 0:
+            return
+        new = min(1.0, busy / took)
+        old = self._shares.get(cell)
+        self._shares[cell] = new if old is None else old + (new - old) * _WEIGHT
+
+    def allows(self, running: Iterable[str], cell: str) -> bool:
+        """Whether a trial of `cell` may start beside these, each named by its cell."""
+        beside = list(running)
+        if self.jobs is not None:
+            return len(beside) < self.jobs
+        if len(beside) < LEAST_PER_CORE * self.cores:
+            return True
+        needed = sum(map(self.share, beside)) + self.share(cell)
+        return len(beside) < MOST_PER_CORE * self.cores and needed <= BUSY * self.cores + _ROUNDING
