@@ -21,6 +21,7 @@ from testbed.errors import ExitStatus, TestbedError
 
 COMMANDS = {
     "run": ("testbed.cli.run", "Run a scenario: how often and how fast do two peers connect?"),
+    "predict": ("testbed.cli.predict", "Predict a scenario: what does theory say, before any network is made?"),
     "check": ("testbed.cli.check", "Check topologies, NAT profiles and scenarios; say all that is wrong."),
     "list": ("testbed.cli.list_", "List the topologies, profiles, scenarios and agents there are."),
     "up": ("testbed.cli.up", "Hold a lab until Ctrl-C, for a person to work in."),
@@ -34,6 +35,7 @@ EXAMPLES = """\b
 Examples:
   sudo testbed run symmetric_nat           table of success rates, with intervals
   testbed run classic --trials 5 --json    one JSON document on stdout
+  testbed predict grid                     the same by theory: no root, no waiting
   testbed check my_topology.yaml           every mistake at once, as file:line:column
   sudo testbed up two_homes                hold a lab; then, elsewhere:
   sudo testbed exec alice -- ip address    look around in it

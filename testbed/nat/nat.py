@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 
 from testbed.datagram import Endpoint
 from testbed.nat.behaviour import behaviour
@@ -56,7 +56,6 @@ class Nat:
     def restart(self) -> None:
         """Power off and on: all state is lost, and the streams of ports begin anew."""
         self._external = frozenset(map(str, self._translation.external))
-        self._prefixes = tuple((int(p.network_address), int(p.netmask)) for p in self._translation.inside)
         self._ports = Ports(self._translation, self._seed)
         self.flush()
 
@@ -246,13 +245,13 @@ class Nat:
     # ---- addresses
 
     def _is_inside(self, host: str) -> bool:
-        number = _number(host)
-        return any(number & mask == network for network, mask in self._prefixes)
+        return _is_within(self._translation.inside, host)
 
 
 @lru_cache(maxsize=4096)
-def _number(host: str) -> int:
-    return int(IPv4Address(host))
+def _is_within(prefixes: tuple[IPv4Network, ...], host: str) -> bool:
+    address = IPv4Address(host)
+    return any(address in prefix for prefix in prefixes)
 
 
 def _taken(packet: Packet) -> Delivered:

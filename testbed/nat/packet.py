@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntFlag, StrEnum
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from testbed.datagram import Endpoint
 
@@ -38,9 +38,8 @@ class Flag(IntFlag):
 NO_FLAGS = Flag(0)
 
 
-@dataclass(frozen=True, slots=True)
-class Packet:
-    """A UDP datagram or a TCP segment."""
+class Packet(NamedTuple):
+    """A UDP datagram or a TCP segment. A named tuple, because a prediction makes a hundred thousand of them."""
 
     transport: Transport
     source: Endpoint

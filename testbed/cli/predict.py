@@ -1,0 +1,45 @@
+"""`testbed predict`: what theory says of a scenario, before any network is made. Needs no root and no Linux."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+EXAMPLES = """\b
+Examples:
+  testbed predict grid                        which of 81 pairs of NATs let two peers meet
+  testbed predict lossy --trials 1000         as often as you like: no time passes
+  testbed predict classic --json | jq '.cells[] | [.id, .success_rate.value]'
+"""
+
+
+@click.command(epilog=EXAMPLES)
+@click.argument("scenario")
+@click.option("--trials", type=click.IntRange(min=1), metavar="N", help="Trials of a cell in which chance decides.")
+@click.option("--seed", type=click.IntRange(min=0), metavar="N", help="Seed of the run, instead of the file's.")
+@click.option("--only", multiple=True, metavar="FACTOR=VALUE", help="Only the cells that have it; may be repeated.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, and nothing else.")
+def command(scenario: str, trials: int | None, seed: int | None, only: tuple[str, ...], as_json: bool) -> None:
+    """Predict SCENARIO, a name or a file: how often and how fast will two peers connect?
+
+    A cell that no die can change is played once, and its rate is exact. Of the others so many trials are played as
+    the scenario says, with the seeds of its run, and the rate has an interval.
+    """
+    from testbed.cli import predicted
+    from testbed.cli.spread import spread
+    from testbed.plan.trials import plan_cell
+    from testbed.sim.prediction import Settings
+    from testbed.spec.load import load_scenario
+
+    loaded = load_scenario(scenario, trials=trials, seed=seed, only=only)
+    wanted = loaded.scenario
+    settings = Settings(wanted.deadline, wanted.setup_deadline, dict(wanted.parameters))
+    cells = spread(
+        lambda spec: predicted.predict(plan_cell(spec), settings, wanted.seed, wanted.trials),
+        loaded.cells,
+    )
+    if as_json:
+        sys.stdout.write(predicted.document(wanted.name, wanted.seed, cells))
+    else:
+        sys.stdout.writelines(f"{line}\n" for line in predicted.lines(wanted.name, wanted.seed, cells))

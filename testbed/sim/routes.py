@@ -1,0 +1,147 @@
+"""Where a packet goes next in a planned network: the routing tables, segments and cables of `plan.network`, looked up.
+
+Rule 1: nothing is decided here that a plan does not say: the longest prefix of the table that the source's rule
+        names, then of the main table; of neighbours, whoever has the address.
+Rule 2: a segment is one: between two of its members a frame crosses two cables and no router.
+Rule 3: what is looked up once is remembered. Routes belong to a plan, so all trials of a cell share them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from typing import NamedTuple
+
+from testbed.plan.network import LAN, Cable, Network, Port, Route
+from testbed.spec.link import Impairment
+
+MAIN = 254
+"""Linux's number of the main table."""
+
+
+MOST_HOPS = 64
+"""Linux's default TTL."""
+
+
+class Leg(NamedTuple):
+    """The way from a box to the next one that does more than to forward: a NAT, or where the packet is for."""
+
+    lines: tuple[int, ...]
+    """Directions of cables, one after the other, as they stand in `Routes.lines`."""
+    mtu: int
+    """Of the narrowest of them."""
+    box: str
+    interface: str
+    """Where it comes in there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One direction of a cable."""
+
+    cable: Cable
+    is_up: bool
+
+    @property
+    def impairment(self) -> Impairment:
+        """What frames meet."""
+        return self.cable.link.up if self.is_up else self.cable.link.down
+
+
+class _Hop(NamedTuple):
+    lines: tuple[int, ...]
+    box: str
+    interface: str
+
+
+class _Entry(NamedTuple):
+    network: int
+    mask: int
+    via: str | None
+    interface: str
+
+
+class Routes:
+    """The way through one network."""
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+        self.lines = tuple(Line(cable, is_up) for cable in network.cables for is_up in (True, False))
+        self._own = {name: frozenset(map(str, box.addresses())) for name, box in network.boxes.items()}
+        self._tables: dict[tuple[str, int], Sequence[_Entry]] = {}
+        self._ends: dict[tuple[str, str], tuple[int, Port]] = {}
+        self._members: dict[str, dict[str, tuple[int, Port]]] = {}
+        for number, cable in enumerate(network.cables):
+            self._ends[cable.lower.box, cable.lower.interface] = (2 * number, cable.upper)
+            if cable.upper.bridge is None:
+                self._ends[cable.upper.box, cable.upper.interface] = (2 * number + 1, cable.lower)
+            else:
+                for host in self._addresses(cable.lower.box, cable.lower.interface):
+                    self._members.setdefault(cable.upper.box, {})[host] = (2 * number + 1, cable.lower)
+        self._legs: dict[tuple[str, str, str], Leg | None] = {}
+
+    def leg(self, box: str, source: str, destination: str) -> Leg | None:
+        """The way on from a box; None where there is none. It may end at a router that has no way to go on."""
+        key = (box, source, destination)
+        if key not in self._legs:
+            self._legs[key] = self._look_up(*key)
+        return self._legs[key]
+
+    def _look_up(self, box: str, source: str, destination: str) -> Leg | None:
+        lines: list[int] = []
+        interface = ""
+        for _ in range(MOST_HOPS):
+            hop = self._hop(box, source, destination)
+            if hop is None:
+                break
+            lines += hop.lines
+            box, interface = hop.box, hop.interface
+            found = self.network.boxes[box]
+            if not found.forwards or found.translation is not None or destination in self._own[box]:
+                break
+        if not lines:
+            return None
+        return Leg(tuple(lines), min(self.lines[line].cable.link.mtu for line in lines), box, interface)
+
+    def _hop(self, box: str, source: str, destination: str) -> _Hop | None:
+        route = next(self._matching(box, source, int(IPv4Address(destination))), None)
+        if route is None:
+            return None
+        next_host = route.via or destination
+        if route.interface == LAN:
+            return self._to_member(box, next_host, ())
+        line, end = self._ends[box, route.interface]
+        if end.bridge is None:
+            return _Hop((line,), end.box, end.interface)
+        if next_host in self._addresses(end.box, LAN):
+            return _Hop((line,), end.box, LAN)
+        return self._to_member(end.box, next_host, (line,))
+
+    def _to_member(self, router: str, host: str, before: tuple[int, ...]) -> _Hop | None:
+        if host not in self._members.get(router, {}):
+            return None
+        line, end = self._members[router][host]
+        return _Hop((*before, line), end.box, end.interface)
+
+    def _matching(self, box: str, source: str, destination: int) -> Iterator[_Entry]:
+        tables = [*(rule.table for rule in self.network.boxes[box].rules if str(rule.source) == source), MAIN]
+        for table in tables:
+            yield from (entry for entry in self._table(box, table) if destination & entry.mask == entry.network)
+
+    def _table(self, box: str, number: int) -> Sequence[_Entry]:
+        """A routing table, the longest prefixes first."""
+        if (box, number) not in self._tables:
+            routes = [route for route in self.network.boxes[box].routes if route.table == number]
+            routes.sort(key=lambda route: -route.destination.prefixlen)
+            self._tables[box, number] = tuple(map(_entry, routes))
+        return self._tables[box, number]
+
+    def _addresses(self, box: str, interface: str) -> tuple[str, ...]:
+        interfaces = self.network.boxes[box].interfaces
+        return tuple(str(a.ip) for i in interfaces if i.name == interface for a in i.addresses)
+
+
+def _entry(route: Route) -> _Entry:
+    prefix, via = route.destination, route.via
+    return _Entry(int(prefix.network_address), int(prefix.netmask), str(via) if via else None, route.interface)

@@ -1,0 +1,222 @@
+"""One trial in virtual time: the rendezvous, both ends, and the verdict by the rules that a lab's trials are judged by.
+
+Rule 1: a trial here has the seeds of the lab's trial of the same number: sockets' ports, tokens, links, NATs.
+Rule 2: the verdict is `plan.outcomes.judge`'s, on both ends' words and on the datagrams at their interfaces.
+Rule 3: the times are those of `trial/metrics.py`: differences of two events, of the slower end (a test compares them).
+
+Both ends start at the same instant; a lab's start some milliseconds apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from random import Random
+from typing import Protocol, TypeAlias
+
+from testbed.datagram import Endpoint
+from testbed.errors import UsageError
+from testbed.plan.outcomes import Claim, End, Outcome, Passage, Verdict, judge
+from testbed.plan.seeds import derive
+from testbed.plan.trials import CellPlan
+from testbed.sim.network import Attached, Certainty, Crowded, Lost, Machine, Seen, VirtualNetwork
+from testbed.sim.routes import Routes
+from testbed.spec.scenario import Command
+from testbed.traversal.candidates import Role
+from testbed.traversal.events import Check, Connected, Data, Event, Exhausted, Failed, Gathered, Relay, Start
+from testbed.traversal.rendezvous import Rendezvous
+from testbed.traversal.strategies import strategy
+from testbed.traversal.turn_server import OpenRelay
+from testbed.traversal.udp_peer import UdpPeer
+
+SEEDED_PORTS = range(20000, 30000)
+"""Where agents bind (agents/loop.py; a test compares them)."""
+
+
+class Peer(Machine, Protocol):
+    """One end."""
+
+    def start(self, now: int) -> None:
+        """Begin."""
+
+    def events(self) -> list[Event]:
+        """What happened since the last call."""
+
+
+MakePeer: TypeAlias = "type[UdpPeer]"
+ENDS: Mapping[str, MakePeer] = {"udp": UdpPeer, "quic": UdpPeer}
+"""Agent -> the machine that plays it. QUIC's rounds are the same; its handshake through the relay is not played."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What is the same for every trial of a run; durations in nanoseconds."""
+
+    deadline: int
+    setup_deadline: int
+    parameters: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """A trial that was played."""
+
+    verdict: Verdict
+    events: Mapping[str, Sequence[Event]]
+    """Of both ends."""
+    lost: Sequence[Lost]
+    offered: Sequence[int]
+    """Frames that each line of `Routes.lines` was offered."""
+    discovery: int | None
+    """Nanoseconds from the start until every server had answered or was given up, of the slower end."""
+    traversal: int | None
+    """Nanoseconds from the first check of either end until application bytes had arrived at both; of a direct trial."""
+
+
+def play(
+    plan: CellPlan, settings: Settings, seed: int, *, routes: Routes | None = None, certainty: Certainty | None = None
+) -> Played:
+    """The trial of `plan` with this seed. `routes`: of its network, where they are known already.
+
+    Raises UsageError where nothing here can play the cell's agent.
+    """
+    routes = routes or Routes(plan.network)
+    for exact_lines in (False, True):
+        trial = _Trial(plan, settings, seed, VirtualNetwork(routes, seed, certainty=certainty, exact_lines=exact_lines))
+        try:
+            trial.run()
+            break
+        except Crowded:
+            continue
+    return trial.played()
+
+
+def can_play(plan: CellPlan) -> str | None:
+    """Why there is no prediction for a cell; None where there is one."""
+    if isinstance(plan.agent, Command):
+        return "an external program cannot be predicted: only the reference agents are known here"
+    return None
+
+
+class _Trial:
+    def __init__(self, plan: CellPlan, settings: Settings, seed: int, network: VirtualNetwork) -> None:
+        if why := can_play(plan):
+            raise UsageError(why)
+        self._plan, self._settings, self._seed = plan, settings, seed
+        self._network = network
+        self._said: dict[str, list[Event]] = {name: [] for name in plan.ends}
+        self._over: set[str] = set()
+        self._rendezvous = Rendezvous(plan.servers, Random(derive(seed, "rendezvous")))
+        server = self._network.attach(
+            self._rendezvous, plan.rendezvous, self._rendezvous.locals, lambda now: self._serve(server, now)
+        )
+        self._ends = {name: self._make(name) for name in plan.ends}
+
+    def _make(self, name: str) -> tuple[Peer, Attached]:
+        plan, seed = self._plan, derive(self._seed, "agent", name)
+        one, other = plan.ends
+        rng = Random(seed)
+        bases = [Endpoint(str(a), rng.choice(SEEDED_PORTS)) for a in plan.network.boxes[name].addresses()]
+        peer: Peer = ENDS[str(plan.agent)](
+            name=name,
+            peer=other if name == one else one,
+            role=Role.CONTROLLING if name == plan.controlling else Role.CONTROLLED,
+            bases=bases,
+            servers=self._rendezvous.servers,
+            strategy=strategy(plan.strategy, self._settings.parameters),
+            deadline=self._settings.deadline,
+            setup_deadline=self._settings.setup_deadline,
+            rng=Random(seed),
+        )
+        return peer, self._network.attach(peer, name, bases, partial(self._listen, name, peer))
+
+    def run(self) -> None:
+        """Until both ends are finished."""
+        for peer, attached in self._ends.values():
+            peer.start(0)
+            self._network.flush(attached)
+        limit = self._settings.setup_deadline + self._settings.deadline
+        self._network.run(limit)
+
+    def _listen(self, name: str, peer: Peer, now: int) -> None:
+        events = peer.events()
+        if events:
+            self._said[name] += events
+            if _is_finished(self._said[name]):
+                self._over.add(name)
+                if len(self._over) == len(self._plan.ends):
+                    self._network.stop()
+
+    def _serve(self, server: Attached, now: int) -> None:
+        while events := self._rendezvous.events():
+            for event in events:
+                if not isinstance(event, OpenRelay):
+                    self._network.close(server, event.endpoint)
+                elif self._network.open(server, event.endpoint):
+                    self._rendezvous.relay_opened(event.endpoint, now)
+                else:
+                    self._rendezvous.relay_refused(event.endpoint, now)
+
+    def played(self) -> Played:
+        """What came of it."""
+        one, other = (self._end(name) for name in self._plan.ends)
+        relays = frozenset(self._plan.servers)
+        verdict = judge(one, other, relays)
+        said = self._said
+        direct = verdict.outcome is Outcome.DIRECT
+        return Played(
+            verdict,
+            said,
+            self._network.lost,
+            tuple(self._network.offered),
+            _slower(_between(_first(s, Start), _first(s, Gathered)) for s in said.values()),
+            _traversal(said.values(), relays) if direct else None,
+        )
+
+    def _end(self, name: str) -> End:
+        said, (_, attached) = self._said[name], self._ends[name]
+        claim = next(
+            (Claim(e.local, e.remote, e.received_from) for e in said if isinstance(e, Connected)),
+            None,
+        )
+        return End(
+            frozenset(map(str, self._plan.network.boxes[name].addresses())),
+            claim=claim,
+            relayed=any(isinstance(event, Relay) for event in said),
+            sent=frozenset(_passages(attached.seen, True)) if claim else frozenset(),
+            received=frozenset(_passages(attached.seen, False)) if claim else frozenset(),
+        )
+
+
+def _passages(seen: Iterable[Seen], is_outgoing: bool) -> Iterable[Passage]:
+    return (Passage(d.source, d.destination, hash(d.data)) for way, d in seen if way is is_outgoing)
+
+
+def _is_finished(said: Sequence[Event]) -> bool:
+    """Whether an end has nothing more to find out; one that is exhausted still waits for its relay."""
+    kinds = {type(event) for event in said}
+    return bool(kinds & {Connected, Failed}) or {Exhausted, Relay} <= kinds
+
+
+def _first(said: Sequence[Event], kind: type[Event]) -> int | None:
+    return next((event.t for event in said if isinstance(event, kind)), None)
+
+
+def _between(start: int | None, end: int | None) -> int | None:
+    return None if start is None or end is None else end - start
+
+
+def _slower(times: Iterable[int | None]) -> int | None:
+    found = list(times)
+    return None if None in found else max(time for time in found if time is not None)
+
+
+def _traversal(all_said: Iterable[Sequence[Event]], relays: frozenset[str]) -> int | None:
+    ends = list(all_said)
+    start = min((at for said in ends if (at := _first(said, Check)) is not None), default=None)
+    arrivals = (
+        next((e.t for e in said if isinstance(e, Data) and not {e.local.host, e.remote.host} & relays), None)
+        for said in ends
+    )
+    return _between(start, _slower(arrivals))
