@@ -40,14 +40,11 @@ _RIGHTS = 1 << 12 | 1 << 13 | 1 << 21
 """CAP_NET_ADMIN (devices, rules), CAP_NET_RAW (captures), CAP_SYS_ADMIN (namespaces): capabilities(7)."""
 _NOBODY = 65534
 _OWN_NETWORK = "/proc/thread-self/ns/net"
-_SYS_CLONE3 = 435  # the same on every architecture but Alpha
-_CLONE_ARGUMENTS = struct.Struct("=8Q")
-"""struct clone_args of clone3(2): flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls."""
+_FIRST = struct.Struct("=ii")
+"""What a keeper says once: an error's number, or 0 and the number of the first process."""
 
 libc = ctypes.CDLL(None, use_errno=True)
 """The C library; only the doors of lab/ call it."""
-_with_gil = ctypes.PyDLL(None, use_errno=True)
-"""The same, for a call that forks: no other thread may hold Python's lock when the child begins."""
 
 
 def _checked(result: int, what: str) -> None:
@@ -248,7 +245,7 @@ def _enter_users() -> None:
         Path("/proc/self/uid_map").write_text(f"0 {user} 1")
         Path("/proc/self/gid_map").write_text(f"0 {group} 1")
     except OSError as error:
-        if error.errno == errno.EINVAL and threading.active_count() > 1:
+        if error.errno == errno.EINVAL and len(os.listdir("/proc/self/task")) > 1:  # a library's threads count, too
             raise BrokenError("a process with several threads cannot enter a user namespace") from error
         raise refusal(error) from error
 
@@ -311,24 +308,57 @@ def is_dead(pidfd: int) -> bool:
     return bool(poll.poll(0))
 
 
-def fork_into_new_pids() -> int:
-    """fork(2), the child being the first process of a PID namespace: when it dies, everything in it dies.
+def fork_into_new_pids() -> tuple[int, int]:
+    """Fork into a PID namespace: (keeper, first) in the caller, (0, 0) in the first process of the namespace.
 
-    By one system call, because unshare(2) would have to be taken back by setns(2), which the kernel grants only to
-    those with rights in the namespace that we are in: not to a lab in a user namespace. What os.fork does around the
-    call is done by the functions that Python has for that. Raises OSError.
+    When the first process dies, everything in the namespace dies. Between us and it stands the *keeper*, for whom the
+    caller waits: it ends when the first process has. unshare(2) says for good where a process's children are born, and
+    setns(2) back takes rights that a lab in a user namespace does not have; so it is not we who call it. (clone3(2)
+    would need no keeper, but a fork of which the C library does not hear leaves OpenBLAS's threads in its books; the
+    child's next fork then waits for them for ever.) Raises OSError.
     """
-    request = _CLONE_ARGUMENTS.pack(CLONE_NEWPID, 0, 0, 0, signal.SIGCHLD, 0, 0, 0)
-    ctypes.pythonapi.PyOS_BeforeFork()
-    pid = int(_with_gil.syscall(_SYS_CLONE3, request, len(request)))
-    number = ctypes.get_errno()
-    if pid == 0:
-        ctypes.pythonapi.PyOS_AfterFork_Child()
-    else:
-        ctypes.pythonapi.PyOS_AfterFork_Parent()
-    if pid < 0:
-        raise OSError(number, f"clone3: {os.strerror(number)}")
-    return pid
+    parent = os.pidfd_open(os.getpid())
+    reading, writing = os.pipe()
+    keeper = os.fork()
+    if keeper == 0:
+        _keep_first(parent, writing)  # returns in the first process only
+        return 0, 0
+    os.close(writing)
+    os.close(parent)
+    with os.fdopen(reading, "rb") as file:
+        said = file.read()
+    number, first = _FIRST.unpack(said) if said else (errno.ECHILD, 0)
+    if number != 0:
+        os.waitpid(keeper, 0)
+        raise OSError(number, f"a PID namespace: {os.strerror(number)}")
+    return keeper, first
+
+
+def _keep_first(parent: int, writing: int) -> None:
+    first = -1
+    try:
+        die_with_process(parent)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        unshare(CLONE_NEWPID)
+        keeper = os.pidfd_open(os.getpid())
+        first = os.fork()
+        if first == 0:
+            die_with_process(keeper)
+            for fd in (parent, writing, keeper):
+                os.close(fd)
+        else:
+            os.write(writing, _FIRST.pack(0, first))
+            os.closerange(
+                0, os.sysconf("SC_OPEN_MAX")
+            )  # whoever waits for the end of a pipe waits for this process too
+            os.waitpid(first, 0)
+    except OSError as error:
+        with suppress(OSError):
+            os.write(writing, _FIRST.pack(error.errno or errno.ECHILD, 0))
+    finally:
+        if first != 0:
+            os._exit(0)
 
 
 def become_nobody() -> None:

@@ -25,9 +25,11 @@ _STATUS = struct.Struct("=i")
 class Program:
     """A running program."""
 
-    def __init__(self, pid: int, stdout: IO[bytes], stderr: IO[bytes], status: int) -> None:
+    def __init__(self, pid: int, first: int | None, stdout: IO[bytes], stderr: IO[bytes], status: int) -> None:
+        """`first`: a pidfd of the first process of its PID namespace; None where that has ended already."""
         self.pid = pid
-        """Of the first process of its PID namespace, as we see it."""
+        """Of the process that ends when the program and all that it started has: wait for this one."""
+        self._first = first
         self.stdout: IO[bytes] | None = stdout
         self.stderr: IO[bytes] | None = stderr
         self._status_fd = status
@@ -40,6 +42,9 @@ class Program:
             if pid == 0:
                 return None
             self._ended = self._read_status()
+            if self._first is not None:
+                os.close(self._first)
+                self._first = None
         return self._ended
 
     def terminate(self) -> None:
@@ -51,9 +56,9 @@ class Program:
         self._signal(signal.SIGKILL)
 
     def _signal(self, number: signal.Signals) -> None:
-        if self._ended is None:
+        if self._first is not None:
             with suppress(ProcessLookupError):
-                os.kill(self.pid, number)
+                signal.pidfd_send_signal(self._first, number)
 
     def _read_status(self) -> int:
         data = os.read(self._status_fd, _STATUS.size)
@@ -71,20 +76,24 @@ def spawn(namespace: Namespace, command: Sequence[str], environment: Mapping[str
     status_read, status_write = os.pipe()
     started_read, started_write = os.pipe()
     parent = os.pidfd_open(os.getpid())
-    pid = namespaces.fork_into_new_pids()
-    if pid == 0:
+    keeper, first = namespaces.fork_into_new_pids()
+    if first == 0:
         _be_first(namespace, command, environment, (out_write, error_write), status_write, started_write, parent)
     for fd in (out_write, error_write, status_write, started_write, parent):
         os.close(fd)
     with os.fdopen(started_read, "rb") as file:
         refused = file.read()
     if refused:
-        os.waitpid(pid, 0)
+        os.waitpid(keeper, 0)
         for fd in (out_read, error_read, status_read):
             os.close(fd)
         (number,) = _STATUS.unpack(refused)
         raise OSError(number, os.strerror(number), command[0])
-    return Program(pid, os.fdopen(out_read, "rb", 0), os.fdopen(error_read, "rb", 0), status_read)
+    try:
+        pidfd = os.pidfd_open(first)
+    except ProcessLookupError:
+        pidfd = None
+    return Program(keeper, pidfd, os.fdopen(out_read, "rb", 0), os.fdopen(error_read, "rb", 0), status_read)
 
 
 def _be_first(
@@ -106,10 +115,10 @@ def _be_first(
             program = os.fork()
             if program == 0:
                 _be_program(command, environment, output, started)
-        for fd in (*output, started):
-            os.close(fd)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, lambda *_: _pass_on(program))
+        for fd in (*output, started):  # the last one closed says that SIGTERM is passed on from now on
+            os.close(fd)
         os.write(status, _STATUS.pack(os.waitstatus_to_exitcode(_reap_until(program))))
     except OSError as error:
         with suppress(OSError):

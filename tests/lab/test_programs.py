@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from testbed.lab.namespaces import Namespace, new_namespace
@@ -122,6 +123,14 @@ def test_one_that_does_not_listen_is_killed_with_its_daemons(box: Namespace) -> 
         assert end(program) == -signal.SIGKILL
         assert program.stdout.read() == b"", "a daemon still holds the pipe"
         assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
+
+
+def test_it_starts_beside_the_threads_of_a_library(box: Namespace) -> None:
+    """numpy's OpenBLAS stops its threads before a fork, if it hears of the fork; in a fork's fork it waits for them."""
+    square = np.ones((400, 400))
+    assert (square @ square)[0, 0] == 400
+    with running(box, "sh", "-c", "exit 7") as program:
+        assert end(program) == 7
 
 
 def test_it_dies_with_whoever_started_it(box: Namespace) -> None:
