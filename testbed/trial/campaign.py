@@ -128,9 +128,13 @@ class Campaign:
             on_tick=lambda: watcher.tick(time.monotonic_ns()),
             interrupt=interrupt,
         )
+        told: set[str | None] = set()
         with closing(engine.run(tasks)) as ends:  # whatever happens, no worker is left
             for finished in ends:
                 record = _record_of(finished)
+                if (words := finished.died) is not None and "\n" in words and record.reason not in told:
+                    told.add(record.reason)
+                    watcher.note(words, time.monotonic_ns())  # once: what a report of the mistake needs
                 folder.append(record)
                 if (capture := finished.task.capture) is not None and capture.exists():
                     folder.adopt(capture)

@@ -28,8 +28,10 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Generic, TypeVar
 
+from testbed.errors import MachineError
 from testbed.lab.namespaces import die_with_parent
 from testbed.trial.interrupt import Interrupt, leave_to_parent
 from testbed.trial.pace import Pace
@@ -150,7 +152,14 @@ class Engine(Generic[T]):
         sys.stdout.flush()
         sys.stderr.flush()
         parent = os.getpid()
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            ours.close()
+            theirs.close()
+            raise MachineError(
+                f"no process can be started for a trial: {error.strerror}", mend="fewer at once: --jobs 1; or ulimit -u"
+            ) from error
         if pid == 0:
             ours.close()
             self._be_worker(task, theirs, parent)
@@ -175,7 +184,7 @@ class Engine(Generic[T]):
                 yield finished
         now = time.monotonic()
         for worker in self._workers | self._ending:
-            if worker.deadline < now and worker.killed is None:
+            if worker.deadline < now and worker.killed is None and worker not in self._asking:
                 worker.killed = f"the trial's process was stuck and was ended after {self._limit(worker.task):.0f} s"
                 os.kill(worker.pid, signal.SIGKILL)
         self._grant()
@@ -258,9 +267,20 @@ class Engine(Generic[T]):
                 other.sock.close()
             self._work(task, door)
         except BaseException as error:  # whatever it is, the parent must hear of it, and nothing may unwind further
-            door.crash(f"{type(error).__name__}: {error}\n{traceback.format_exc()}")
+            door.crash(_last_words(error))
         finally:
             os._exit(0)
+
+
+def _last_words(error: BaseException) -> str:
+    """A line that says what went wrong and where, then all of it."""
+    inner = error
+    while isinstance(inner, BaseExceptionGroup):
+        inner = inner.exceptions[0]
+    frames = traceback.extract_tb(inner.__traceback__)
+    place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    what = " ".join(f"{type(inner).__name__}: {inner}".split())
+    return f"{what}{place}\n{''.join(traceback.format_exception(error))}"
 
 
 def _describe(status: int) -> str:

@@ -29,9 +29,12 @@ def raise_for_all() -> None:
 
 
 def leave_to_parent() -> None:
-    """In a forked worker: a terminal and a service manager send them to all, but the parent says what they mean."""
+    """In a forked worker: a terminal and a service manager send them to all, but the parent says what they mean.
+
+    Ctrl-Z stops the parent alone: a trial that stood still for a while would look like a punch that failed.
+    """
     signal.set_wakeup_fd(-1)
-    for number in SIGNALS:
+    for number in (*SIGNALS, signal.SIGTSTP):
         signal.signal(number, signal.SIG_IGN)
 
 

@@ -5,6 +5,7 @@ Each moment of a kill is drawn from a seed; what must hold, must hold at every m
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -12,12 +13,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 
 from testbed.lab.namespaces import mount, part_mounts
 from testbed.plan.outcomes import Outcome
 from testbed.results.record import Record
+from testbed.trial import engine, work
 from tests.run.command import (
     Ran,
     Running,
@@ -187,6 +190,62 @@ def test_programs_and_their_daemons_end_with_the_run(number: signal.Signals, tmp
     for pid in everybody:
         wait_for_end(pid)
     running.gone()
+
+
+def test_a_run_that_is_stopped_for_a_while_takes_no_harm(tmp_path: Path) -> None:
+    """Ctrl-Z reaches every process of the terminal; only the parent stops, and trials go on without it."""
+    scenario(tmp_path, SLOW.replace("[apdm-apdf]", "[eim-eif]"))
+    running = start("run", "own.yaml", "--trials", 12, "--out", "out", at=tmp_path)
+    running.until(lambda: lines(tmp_path / "out") >= 2)
+    running.kill(signal.SIGSTOP)
+    for pid in running.processes().keys() - {running.pid}:
+        os.kill(pid, signal.SIGTSTP)
+    running.outlive(1.5)
+    running.kill(signal.SIGCONT)
+    assert running.wait().status == 0
+    found = records(tmp_path / "out")
+    assert {record.outcome for record in found} == {Outcome.DIRECT}
+    assert not [text for record in found for text in record.warnings if "late" in text and "1." in text.split("ms")[0]]
+
+
+def test_a_mistake_of_ours_says_where_it_is(tmp_path: Path) -> None:
+    """The record has the line that went wrong, stderr has the rest, once."""
+    scenario(tmp_path, SLOW)
+
+    def spoil() -> None:
+        def judge(*_: object) -> None:
+            raise ExceptionGroup("several", [ZeroDivisionError("by nought")])
+
+        setattr(work, "judge", judge)  # noqa: B010  # mypy knows that it is another function
+
+    ran = call("run", "own.yaml", "--out", "out", at=tmp_path, before=spoil)
+    assert ran.status == 4
+    for record in records(tmp_path / "out"):
+        assert record.outcome is Outcome.BROKEN
+        assert record.reason is not None
+        assert record.reason.startswith("ZeroDivisionError: by nought")
+    assert ran.err.count("Traceback") == 1
+
+
+def test_a_machine_without_room_for_processes_is_said(tmp_path: Path) -> None:
+    scenario(tmp_path, SLOW)
+
+    def refuse() -> None:
+        def fork() -> int:
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+        start_one = engine.Engine._start
+
+        def start_refused(self: engine.Engine[Any], task: object) -> None:
+            setattr(os, "fork", fork)  # noqa: B010  # mypy knows that it is another function
+            start_one(self, task)
+
+        setattr(engine.Engine, "_start", start_refused)  # noqa: B010
+
+    ran = call("run", "own.yaml", "--out", "out", at=tmp_path, before=refuse)
+    assert ran.status == 3, ran.err
+    assert "no process can be started for a trial: Resource temporarily unavailable" in ran.err
+    assert "Traceback" not in ran.err
 
 
 # ---------------------------------------------------------------------------- resuming
