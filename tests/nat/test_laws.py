@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import combinations, pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from testbed.datagram import Endpoint
@@ -34,6 +34,8 @@ DEPENDENCES = (
     Dependence.ADDRESS_DEPENDENT,
     Dependence.ADDRESS_AND_PORT_DEPENDENT,
 )
+CALM = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""A busy machine breaks no law."""
 HOSTS = st.builds(host, st.sampled_from((5000, 5001)), st.integers(0, 2))
 REMOTES = st.builds(remote, st.sampled_from((7000, 7001)), st.integers(0, 2))
 FLAGS = st.sampled_from((Flag.SYN, Flag.SYN | Flag.ACK, Flag.ACK, Flag.FIN | Flag.ACK, Flag.RST, Flag(0)))
@@ -101,13 +103,13 @@ class Played:
         ]
 
 
-@settings(max_examples=40)
+@CALM
 @given(profiles(), SCRIPTS)
 def test_never_crashes_and_decides_the_same_again(profile: NatProfile, script: list[Step]) -> None:
     assert Played(profile, script).decisions == Played(profile, script).decisions
 
 
-@settings(max_examples=40)
+@CALM
 @given(profiles(), SCRIPTS)
 def test_forgetting_changes_no_decision(profile: NatProfile, script: list[Step]) -> None:
     """`handle_timeout` is housekeeping: who never calls it sees the same NAT."""
@@ -122,7 +124,7 @@ def test_forgetting_changes_no_decision(profile: NatProfile, script: list[Step])
     assert swept.decisions == Played(profile, script).decisions
 
 
-@settings(max_examples=40)
+@CALM
 @given(profiles(), SCRIPTS)
 def test_no_two_mappings_share_an_endpoint_unless_they_may(profile: NatProfile, script: list[Step]) -> None:
     """RFC 4787 REQ-1: no port overloading, unless the profile has it."""
@@ -132,7 +134,7 @@ def test_no_two_mappings_share_an_endpoint_unless_they_may(profile: NatProfile, 
         assert played.shared() == []
 
 
-@settings(max_examples=40)
+@CALM
 @given(profiles(), SCRIPTS)
 def test_inside_addresses_do_not_leak(profile: NatProfile, script: list[Step]) -> None:
     """What goes out shows an external address, what comes in reaches an inside one, and the other end is untouched."""
@@ -151,6 +153,7 @@ def test_inside_addresses_do_not_leak(profile: NatProfile, script: list[Step]) -
                 assert isinstance(reason, Reason)
 
 
+@CALM
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 200 * SECOND)), min_size=1, max_size=30))
 def test_expiry_is_exact_whoever_renews(script: list[tuple[bool, int]]) -> None:
     """A mapping is there if and only if less than its lifetime has passed since the last packet that renewed it."""
@@ -169,7 +172,7 @@ def test_expiry_is_exact_whoever_renews(script: list[tuple[bool, int]]) -> None:
 
 
 @pytest.mark.parametrize("mapping", DEPENDENCES)
-@settings(max_examples=40)
+@CALM
 @given(st.lists(STEPS.filter(lambda s: not s.is_error and s.transport is Transport.UDP), max_size=40))
 def test_a_stricter_filter_never_helps_a_packet(mapping: Dependence, script: list[Step]) -> None:
     """What a stricter filter lets through, a laxer one lets through too: packet by packet, the same packets.

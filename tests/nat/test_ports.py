@@ -6,7 +6,7 @@ from ipaddress import IPv4Network
 from itertools import islice, pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from testbed.lab.nftables import dice
@@ -38,6 +38,7 @@ def test_reasons_are_the_words_of_the_rules() -> None:
     assert tuple(Reason) == REASONS
 
 
+@settings(deadline=None)
 @given(PORTS, st.integers(0, 2**63 - 1), st.sampled_from(Transport))
 def test_streams_are_those_of_the_kernels_rules(ports: Ports, seed: int, transport: Transport) -> None:
     profile = NatProfile(mapping=APD, ports=ports)
@@ -45,6 +46,7 @@ def test_streams_are_those_of_the_kernels_rules(ports: Ports, seed: int, transpo
     assert list(islice(ours, 12)) == list(islice(dice.candidates(profile, seed, transport), 12))
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1))
 def test_hash_is_the_one_that_the_kernel_is_compared_with(key: int, seed: int) -> None:
     assert jhash_word(key, seed) == dice.jhash_word(key, seed)
