@@ -11,7 +11,7 @@ import importlib
 import os
 import sys
 import traceback
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -56,6 +56,14 @@ class LazyGroup(click.Group):
         command = importlib.import_module(COMMANDS[cmd_name][0]).command
         assert isinstance(command, click.Command)
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command. Where the reader of our output went away (`testbed list | head -1`), that is its right."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            silence(sys.stdout)
+            return ExitStatus.OK
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -113,10 +121,6 @@ def _status() -> int:
     except (click.Abort, KeyboardInterrupt):
         click.echo("testbed: interrupted", err=True)
         return ExitStatus.INTERRUPTED
-    except BrokenPipeError:
-        # The reader of our output went away (`testbed list | head -1`): nothing is left to say, at exit neither.
-        silence(sys.stdout)
-        return ExitStatus.OK
     except Exception:  # a status of 1, which Python would choose, says that an expectation was missed
         traceback.print_exc()
         click.echo("testbed: this is a mistake in testbed itself; please report it with the lines above", err=True)
