@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -140,13 +142,29 @@ def external(at: Path) -> tuple[str, dict[str, str]]:
     return text, {"READY": str(at / "ready")}
 
 
+def inside(running: Running) -> dict[int, int]:
+    """Processes in PID namespaces below the run's: what they are called there -> one that is called so."""
+    found = {}
+    for pid in all_below(running.pid):
+        with suppress(OSError):
+            numbers = re.search(r"^NSpid:(.*)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+            if numbers is not None and len(own := numbers[1].split()) == len(outside()) + 1:
+                found[int(own[-1])] = pid
+    return found
+
+
+def outside() -> list[str]:
+    numbers = re.search(r"^NSpid:(.*)$", Path("/proc/self/status").read_text(), re.MULTILINE)
+    assert numbers is not None
+    return numbers[1].split()
+
+
 def first_of_pids(running: Running) -> int:
-    return next(pid for pid in children(trial_of(running)) if len(children(pid)) == 2)
+    return inside(running)[1]
 
 
 def program_of(running: Running) -> int:
-    first = first_of_pids(running)
-    return next(pid for pid in children(first) if Path(f"/proc/{pid}/stat").read_text().split()[5] == str(running.pid))
+    return inside(running)[2]
 
 
 @pytest.mark.parametrize("victim", [first_of_pids, program_of])
@@ -155,7 +173,7 @@ def test_a_killed_program_has_failed(victim: Callable[[Running], int], tmp_path:
     scenario(tmp_path, text)
     running = start("run", "own.yaml", "--trials", 1, "--out", "out", at=tmp_path, env=env)
     running.until(lambda: (tmp_path / "ready").exists())
-    running.until(lambda: any(len(children(pid)) == 2 for pid in children(trial_of(running))))
+    running.until(lambda: {1, 2} <= inside(running).keys())
     everybody = all_below(running.pid)
     os.kill(victim(running), signal.SIGKILL)
     ran = running.wait()
