@@ -35,6 +35,14 @@ from testbed.results.record import Record
 
 PATIENCE = 60
 """Seconds after which a test gives up on what must happen."""
+SLOW = """
+topology: two_homes
+agent: udp
+matrix: {nat_a: [eim-apdf], nat_b: [apdm-apdf]}
+trials: 4
+deadline: 1s
+"""
+"""No trial of it ends early: whatever is killed, is killed in the middle of one."""
 
 
 stats.wilson(1, 2)

@@ -1,29 +1,24 @@
-"""What is killed, full or closed: nothing lost, nothing left, and the blame where it belongs.
+"""What is killed or stopped: nothing lost, nothing left, and the blame where it belongs.
 
 Each moment of a kill is drawn from a seed; what must hold, must hold at every moment.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import pytest
 
-from testbed.lab.namespaces import mount, part_mounts
 from testbed.plan.outcomes import Outcome
 from testbed.results.record import Record
-from testbed.trial import engine, work
 from tests.run.command import (
+    SLOW,
     Ran,
     Running,
     call,
@@ -39,15 +34,6 @@ from tests.run.command import (
 
 pytestmark = pytest.mark.lab
 
-CELL = "nat_a=eim-apdf,nat_b=apdm-apdf"
-SLOW = """
-topology: two_homes
-agent: udp
-matrix: {nat_a: [eim-apdf], nat_b: [apdm-apdf]}
-trials: 4
-deadline: 1s
-"""
-"""No trial of it ends early: whatever is killed, is killed in the middle of one."""
 SLEEPER = """#!/bin/sh
 echo '{"event": "start"}'
 (setsid sleep 1000 &)
@@ -224,185 +210,3 @@ def test_a_run_that_is_stopped_for_a_while_takes_no_harm(tmp_path: Path) -> None
     found = records(tmp_path / "out")
     assert {record.outcome for record in found} == {Outcome.DIRECT}
     assert not [text for record in found for text in record.warnings if "late" in text and "1." in text.split("ms")[0]]
-
-
-def test_a_mistake_of_ours_says_where_it_is(tmp_path: Path) -> None:
-    """The record has the line that went wrong, stderr has the rest, once."""
-    scenario(tmp_path, SLOW)
-
-    def spoil() -> None:
-        def judge(*_: object) -> None:
-            raise ExceptionGroup("several", [ZeroDivisionError("by nought")])
-
-        setattr(work, "judge", judge)  # noqa: B010  # mypy knows that it is another function
-
-    ran = call("run", "own.yaml", "--out", "out", at=tmp_path, before=spoil)
-    assert ran.status == 4
-    for record in records(tmp_path / "out"):
-        assert record.outcome is Outcome.BROKEN
-        assert record.reason is not None
-        assert record.reason.startswith("ZeroDivisionError: by nought")
-    assert ran.err.count("Traceback") == 1
-
-
-def test_a_machine_without_room_for_processes_is_said(tmp_path: Path) -> None:
-    scenario(tmp_path, SLOW)
-
-    def refuse() -> None:
-        def fork() -> int:
-            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-
-        start_one = engine.Engine._start
-
-        def start_refused(self: engine.Engine[Any], task: object) -> None:
-            setattr(os, "fork", fork)  # noqa: B010  # mypy knows that it is another function
-            start_one(self, task)
-
-        setattr(engine.Engine, "_start", start_refused)  # noqa: B010
-
-    ran = call("run", "own.yaml", "--out", "out", at=tmp_path, before=refuse)
-    assert ran.status == 3, ran.err
-    assert "no process can be started for a trial: Resource temporarily unavailable" in ran.err
-    assert "Traceback" not in ran.err
-
-
-# ---------------------------------------------------------------------------- resuming
-
-
-CHANGES = [
-    ("another seed", ("--seed", 2), None, "seed: 1 then, 2 now"),
-    ("other cells", ("--only", "nat_b=apdm-apdf"), None, "cells:"),
-    ("another file", (), "deadline: 2s", "line 6: 'deadline: 1s' then, 'deadline: 2s' now"),
-]
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    at = tmp_path_factory.mktemp("finished")
-    scenario(at, SLOW.replace("[apdm-apdf]", "[apdm-apdf, eim-eif]"))
-    assert call("run", "own.yaml", "--trials", 1, "--out", "out", at=at).status == 0
-    return at
-
-
-@pytest.mark.parametrize(("sentence", "more", "line", "words"), CHANGES, ids=[row[0] for row in CHANGES])
-def test_a_run_of_other_things_is_not_resumed(
-    sentence: str, more: tuple[object, ...], line: str | None, words: str, finished: Path
-) -> None:
-    path = finished / "own.yaml"
-    before, kept = path.read_text(), (finished / "out/trials.jsonl").read_bytes()
-    if line is not None:
-        path.write_text(before.replace("deadline: 1s", line))
-    try:
-        ran = call("run", "own.yaml", "--trials", 1, "--out", "out", "--resume", *more, at=finished)
-    finally:
-        path.write_text(before)
-    assert ran.status == 2
-    assert words in ran.err
-    assert (finished / "out/trials.jsonl").read_bytes() == kept
-
-
-def test_another_version_does_not_go_on(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("testbed.trial.campaign.__version__", "99.0")
-    ran = call("run", "own.yaml", "--trials", 1, "--out", "out", "--resume", at=finished)
-    assert ran.status == 2
-    assert "99.0 now" in ran.err
-
-
-def test_a_finished_run_is_resumed_by_more_trials(finished: Path, tmp_path: Path) -> None:
-    ran = call("run", "own.yaml", "--trials", 2, "--out", "out", "--resume", "--json", at=finished)
-    assert ran.status == 0, ran.err
-    assert [(r.cell.rpartition("=")[2], r.index) for r in records(finished / "out")] == [
-        (nat, index) for nat in ("apdm-apdf", "eim-eif") for index in (0, 1)
-    ]
-
-
-# ---------------------------------------------------------------------------- disks and pipes
-
-
-def small_disk(at: Path, size: str) -> Callable[[], None]:
-    """To be called in the run's process: mounts of its own, and a small disk in the place of `at`."""
-
-    def go() -> None:
-        part_mounts()
-        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(at)], check=True)
-
-    return go
-
-
-def test_a_full_disk_is_said_and_status_3(tmp_path: Path) -> None:
-    scenario(tmp_path, SLOW)
-    (tmp_path / "disk").mkdir()
-    ran = call("run", "own.yaml", "--out", "disk/out", at=tmp_path, before=small_disk(tmp_path / "disk", "20k"))
-    assert ran.status == 3, ran.err
-    assert "the disk is full" in ran.err
-    assert "Traceback" not in ran.err
-    assert ran.out == ""
-
-
-def test_a_disk_that_holds_records_but_no_captures_ends_the_run(tmp_path: Path) -> None:
-    scenario(tmp_path, SLOW)
-    (tmp_path / "disk").mkdir()
-    disk = small_disk(tmp_path / "disk", "64k")
-    ran = call("run", "own.yaml", "--jobs", 1, "--out", "disk/out", at=tmp_path, before=disk)
-    assert ran.status == 3, ran.err
-    assert "captures" in ran.err
-    assert "the disk is full" in ran.err
-    assert "--capture none" in ran.err
-
-
-def test_a_read_only_folder_is_said_before_anything_runs(tmp_path: Path) -> None:
-    scenario(tmp_path, SLOW)
-    (tmp_path / "disk").mkdir()
-
-    def read_only() -> None:
-        part_mounts()
-        mount(str(tmp_path / "disk"), str(tmp_path / "disk"), None, 0x1000)  # MS_BIND
-        mount("none", str(tmp_path / "disk"), None, 0x1000 | 0x20 | 0x1)  # MS_BIND, MS_REMOUNT, MS_RDONLY
-
-    ran = call("run", "own.yaml", "--out", "disk/out", at=tmp_path, before=read_only)
-    assert ran.status == 3, ran.err
-    assert "read-only" in ran.err
-    assert "--out DIR" in ran.err
-    assert tree(tmp_path / "disk") == []
-
-
-@pytest.mark.parametrize("closed", ["stdout", "stderr"])
-def test_a_run_outlives_its_readers(closed: str, tmp_path: Path) -> None:
-    scenario(tmp_path, SLOW + "expect: [{success_rate: {at_least: 99%}}]\n")
-    reading, writing = os.pipe()
-    os.close(reading)
-    ends = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, closed: writing}
-    command = [
-        sys.executable,
-        "-m",
-        "testbed",
-        "run",
-        "own.yaml",
-        "--trials",
-        "3",
-        "--out",
-        "out",
-        "--progress",
-        "plain",
-    ]
-    done = subprocess.run(command, cwd=tmp_path, check=False, **ends)  # type: ignore[call-overload]
-    os.close(writing)
-    assert done.returncode == 1, "the expectation is missed, whoever looks"
-    assert len(records(tmp_path / "out")) == 3
-    assert (tmp_path / "out/result.json").exists()
-
-
-def test_a_result_that_stdout_cannot_take_is_an_error(tmp_path: Path) -> None:
-    scenario(tmp_path, SLOW)
-    with Path("/dev/full").open("wb") as full:
-        done = subprocess.run(
-            [sys.executable, "-m", "testbed", "run", "own.yaml", "--trials", "1", "--out", "out", "--json"],
-            cwd=tmp_path,
-            check=False,
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-    assert done.returncode == 3
-    assert "it is in out" in done.stderr
-    assert "Traceback" not in done.stderr
