@@ -53,7 +53,8 @@ def read_inputs(path: Path) -> tuple[Manifest, dict[str, str]]:
             if file.is_file() and file != root / MANIFEST
         }
     except FileNotFoundError:
-        raise UsageError(f"there is no run to resume in {path}") from None
+        cut_off = f"; if a start was cut off there, remove the folder {path}" if path.exists() else ""
+        raise UsageError(f"there is no run to resume in {path}: start one without --resume{cut_off}") from None
     except (OSError, ValueError, ValidationError) as error:
         raise UsageError(f"{root} cannot be read: {str(error).splitlines()[0]}") from None
     return manifest, files
