@@ -21,7 +21,7 @@ topology: two_homes
 matrix:
   - {nat_a: [eim-adf-random], nat_b: [apdm-adf-sequential, adm-eif], agent: [quic, udp]}
 trials: 2
-deadline: 1s
+deadline: 5s
 """
 
 
