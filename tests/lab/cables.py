@@ -40,7 +40,10 @@ class Pair:
 def udp(box: Namespace, address: str) -> socket.socket:
     with box:
         opened = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    opened.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 1 << 26)  # the receiver's own kernel must lose nothing
+    try:
+        opened.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 1 << 26)  # the receiver's own kernel must lose nothing
+    except PermissionError:  # root in a user namespace has what the host allows to everybody
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 26)
     opened.settimeout(PATIENCE)
     opened.bind((address, 5000))
     return opened

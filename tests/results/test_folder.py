@@ -20,10 +20,10 @@ from testbed.results.folder import RESULT, TORN, TRIALS, Folder, file_name, read
 from testbed.results.inputs import Manifest
 from testbed.results.record import Key
 from tests.results.build import record
+from tests.rights import IS_ROOT_OF_ALL_USERS
 
 MANIFEST = Manifest(run="r", testbed="0.1.0", seed=1, settings={"links": "wire"})
 ROOT = Path(__file__).parents[2]
-IS_ROOT_FOR_ALL_USERS = os.geteuid() == 0 and str(2**32 - 1) in Path("/proc/self/uid_map").read_text()
 INPUTS = {"scenarios/s.yaml": "topology: t\ntrials: 30\n", "topologies/t.yaml": "nodes: {}\n"}
 
 
@@ -261,7 +261,7 @@ def test_a_replacement_that_fails_leaves_the_old_file(out: Path, monkeypatch: py
     assert sorted(p.name for p in out.iterdir()) == ["inputs", TRIALS]
 
 
-@pytest.mark.skipif(not IS_ROOT_FOR_ALL_USERS, reason="only root can give files away, not root in a user namespace")
+@pytest.mark.skipif(not IS_ROOT_OF_ALL_USERS, reason="only root can give files away, not root in a user namespace")
 def test_under_sudo_all_of_it_belongs_to_the_caller(tmp_path: Path, out: Path) -> None:
     owner = Owner(4321, 8765)
     with Folder.create(out, MANIFEST, INPUTS, owner) as made:

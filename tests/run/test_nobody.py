@@ -15,6 +15,7 @@ import pytest
 
 from testbed.lab.namespaces import CLONE_NEWNET, Namespace, become_nobody, mount, new_namespace, part_mounts, setns
 from testbed.plan.outcomes import Outcome
+from tests.rights import IS_ROOT_OF_ALL_USERS
 from tests.run.command import call, lines, records, start, tree
 from tests.spec.corpus import ROOT
 
@@ -24,7 +25,7 @@ MS_BIND = 0x1000  # linux/mount.h
 
 pytestmark = [
     pytest.mark.lab,
-    pytest.mark.skipif(os.geteuid() != 0, reason="the whole suite runs without root then"),
+    pytest.mark.skipif(not IS_ROOT_OF_ALL_USERS, reason="the whole suite runs without root then"),
 ]
 
 SCENARIO = f"""
