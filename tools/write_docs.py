@@ -21,7 +21,7 @@ from testbed.spec.kinds import KINDS, kind
 from testbed.spec.load import load_profile
 from testbed.spec.places import FileKind, installed
 from testbed.spec.presets import presets, resolve
-from testbed.spec.scenario import AGENTS, STRATEGIES
+from testbed.spec.scenario import ABOUT_STRATEGIES, AGENTS, STRATEGIES
 from testbed.spec.schema import schema
 from testbed.units import DURATION_UNITS, RATE_UNITS
 from tools import commands, drawings, regions
@@ -258,11 +258,13 @@ def _names(title: str, about: str, names: Mapping[str, str]) -> Iterator[str]:
 def _strategies() -> Iterator[str]:
     yield "### Strategies\n"
     yield "How a direct path is looked for; a factor of the matrix. `parameters:` sets what a strategy knows.\n"
+    yield from _table(("name", "is"), [(f"`{name}`", text) for name, text in ABOUT_STRATEGIES.items()])
     rows = [
-        (f"`{name}`", "; ".join(f"`{key}`: {least} to {most}" for key, (least, most) in known.items()))
-        for name, known in STRATEGIES.items()
+        (f"`{name}`", f"`{key}`", f"{known.least} to {known.most}", str(known.default), known.about)
+        for name, parameters in STRATEGIES.items()
+        for key, known in parameters.items()
     ]
-    yield from _table(("name", "parameters"), rows)
+    yield from _table(("strategy", "parameter", "whole number", "default", "means"), rows)
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[str]:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from functools import cache
 from random import Random
 
 import trio
 
 from testbed.agents.contract import AgentResult, AgentSetup, OnEvent, OpenSocket
-from testbed.agents.loop import Loop, bind_seeded
+from testbed.agents.end import run_end
+from testbed.agents.loop import bind_seeded
 from testbed.agents.quic_happenings import Path
 from testbed.agents.quic_peer import QuicPeer
 from testbed.agents.quic_private import check_aioquic
 from testbed.agents.quic_session import TOKEN_SIZE, Session
 from testbed.datagram import Endpoint
 from testbed.errors import BrokenError
-from testbed.traversal.events import Event, Failed
 from testbed.traversal.strategies import strategy
 
 
@@ -58,16 +59,5 @@ async def run_quic_agent(
         setup_deadline=setup.setup_deadline,
         rng=Random(setup.seed),
     )
-    events: list[Event] = []
-
-    def report(event: Event) -> None:
-        events.append(event)
-        on_event(event)
-        if isinstance(event, Failed):
-            loop.stop()
-
-    loop = Loop(peer, report)
-    loop.add(sockets)
-    peer.start(loop.now())
-    await loop.run(stop=stop)
-    return AgentResult(tuple(events), lateness=loop.lateness, secrets=peer.secrets)
+    result = await run_end(peer, sockets, open_socket=open_socket, on_event=on_event, stop=stop)
+    return replace(result, secrets=peer.secrets)

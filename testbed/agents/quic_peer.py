@@ -7,6 +7,8 @@ Rule 1: each step follows from what has arrived:
 Rule 2: where the relay cannot be had, or had its time, the ends dial through signalling alone: the rounds of the UDP
         agent, STUN checks and all, open both NATs and choose a pair; then a connection begins on that pair. Dialled
         without, the side whose first packet is dropped waits out a probe timeout of 200 ms and more.
+        The same from the first round on that is not a plain one: STUN checks look for the path, and what they find is
+        dialled, beside the connection through the relay.
 Rule 3: `deadline` counts from this end's first check, sent or heard; `setup_deadline` from the start. Whichever is
         missed makes `failed`, after which the machine starts nothing more.
 Rule 4: an end that is connected goes on answering: the other may not be yet.
@@ -40,12 +42,12 @@ from testbed.traversal import events as vocabulary
 from testbed.traversal import rounds, stun
 from testbed.traversal.application import Codec
 from testbed.traversal.candidates import CandidateType, Description, Role
-from testbed.traversal.checks import Checks, CheckSent, RemoteLearnt, Selected
+from testbed.traversal.checks import CheckSent, RemoteLearnt, Selected
 from testbed.traversal.demultiplex import Protocol, classify
 from testbed.traversal.events import Event
 from testbed.traversal.introduction import Introduction, Learnt, RelayedData, RelayReachable, Told
+from testbed.traversal.punching import CloseBase, OpenBase, Punching, Tell
 from testbed.traversal.rendezvous import ServerAddresses
-from testbed.traversal.rounds import Rounds
 from testbed.traversal.strategies import Strategy
 from testbed.traversal.stun import StunFormatError
 
@@ -82,14 +84,14 @@ class QuicPeer:
             ufrag=fingerprint,
             password=self._password,
         )
-        self._checks = Checks(role, bases, fingerprint, self._password, rng, rng.getrandbits(64))
-        self._rounds = Rounds(role, strategy.schedule, strategy.rounds)
+        self._punching = Punching(role, bases, strategy, servers.stun, fingerprint, self._password, rng)
+        self._rounds = self._punching.rounds
         self._switch = Switch(role, bases)
         self._greeter = Greeter(self._switch, self._introduction)
         self._paths: Paths | None = None
         self._is_dialling = self._is_exhausted = False
         self._outbox: list[Datagram] = []
-        self._events: list[Event] = []
+        self._events: list[Event | OpenBase | CloseBase] = []
         self.is_failed = False
         """Whether this end has given up."""
 
@@ -148,15 +150,26 @@ class QuicPeer:
             else:
                 self._introduction.send_relayed(data, now)
         outbox, self._outbox = self._outbox, []
-        return outbox + self._introduction.datagrams_to_send(now) + self._checks.datagrams_to_send(now)
+        return outbox + self._introduction.datagrams_to_send(now) + self._punching.datagrams_to_send(now)
 
-    def events(self) -> list[Event]:
-        """What happened since the last call."""
+    def events(self) -> list[Event | OpenBase | CloseBase]:
+        """What happened since the last call, and the sockets that the driver is to open or to close."""
         reported, self._events = self._events, []
         return reported
 
-    def _machines(self) -> tuple[Introduction | Checks | Rounds | Session, ...]:
-        return (self._introduction, self._checks, self._rounds, *self._switch.sessions)
+    def base_opened(self, base: Endpoint, now: int) -> None:
+        """`OpenBase` was heard: the socket is bound."""
+        self._switch.add_base(base)
+        self._punching.base_opened(base, now)
+        self._advance(now)
+
+    def base_refused(self, base: Endpoint, now: int) -> None:
+        """`OpenBase` was heard: the socket cannot be bound."""
+        self._punching.base_refused(base, now)
+        self._advance(now)
+
+    def _machines(self) -> tuple[Introduction | Punching | Session, ...]:
+        return (self._introduction, self._punching, *self._switch.sessions)
 
     def _receive_stun(self, datagram: Datagram, now: int) -> None:
         try:
@@ -164,7 +177,7 @@ class QuicPeer:
         except StunFormatError:
             return
         if not self._introduction.receive_message(message, datagram, now):
-            self._checks.receive_message(message, datagram, now)
+            self._punching.receive_message(message, datagram, now)
 
     # ---- what follows from what
 
@@ -186,9 +199,9 @@ class QuicPeer:
             self._take_all(session, session.happenings(), now)
         if not self.is_failed:
             self._start_rounds(now)
-            self._advance_rounds(now)
+            self._punching.advance(now, lambda action: self._takes(action, now))
+        self._advance_punching(now)
         self._advance_paths(now)
-        self._advance_checks(now)
         self._conclude(now)
         if not self.is_failed:
             self._greeter.greet(now)
@@ -203,52 +216,58 @@ class QuicPeer:
     def _learn(self, description: Description, now: int) -> None:
         self._greeter.introduce(Codec(self._role, self._password, description.password))
         self._switch.introduce(self._password, description.password)
-        self._checks.own_candidates(self._introduction.candidates)
-        self._checks.other_end(description, now)
+        introduction = self._introduction
+        self._punching.learn(description, introduction.candidates, depends=introduction.depends, now=now)
         if self._is_dialling:
-            self._rounds.remote_candidates(description.of_type(*self._strategy.checks))
+            self._punching.aim_at_candidates()
 
     def _hear_punch(self, body: object, now: int) -> None:
-        number = body.get("punch") if isinstance(body, dict) else None
-        if type(number) is int and self._role is Role.CONTROLLED:
-            self._deadlines.checking(now)
+        if isinstance(body, dict) and "punch" in body:
             self._begin_dialling()
-            self._rounds.punch_received(number, (), now)
+        if self._punching.hear(body, now):
+            self._deadlines.checking(now)
 
     def _begin_dialling(self) -> None:
-        self._is_dialling = True
-        if self._introduction.other is not None:
-            self._rounds.remote_candidates(self._introduction.other.of_type(*self._strategy.checks))
+        if not self._is_dialling:
+            self._is_dialling = True
+            self._punching.aim_at_candidates()
 
     def _start_rounds(self, now: int) -> None:
-        if self._role is not Role.CONTROLLING or self._rounds.number:
+        session, plan = self._switch.relayed, self._strategy.rounds
+        if self._rounds.number or (self._role is Role.CONTROLLED and plan):
             return
-        session = self._switch.relayed
-        is_ready = session is not None and session.connection.is_confirmed and bool(session.connection.candidates)
-        if session is not None and is_ready and self._greeter.is_relayed:
-            session.connection.is_admitting = True
-            self._rounds.start(now)
-        elif self._introduction.may_skip_relay:
-            self._begin_dialling()
+        is_first_plain = bool(plan) and self._is_plain(1)
+        is_ready = session is not None and self._greeter.is_relayed
+        if session is not None and is_ready and is_first_plain:
+            is_ready = session.connection.is_confirmed and bool(session.connection.candidates)
+            session.connection.is_admitting = is_ready
+        if is_ready or self._introduction.may_skip_relay:
+            if not (is_ready and is_first_plain):
+                self._begin_dialling()
             self._rounds.start(now)
 
-    def _advance_rounds(self, now: int) -> None:
+    def _is_plain(self, number: int) -> bool:
+        return self._strategy.rounds[number - 1].is_plain
+
+    def _takes(self, action: rounds.Action, now: int) -> bool:
+        """Whether this action is one of the connection through the relay, and was done."""
+        if self._paths is not None and self._paths.selected is not None:
+            return True  # the round that failed left a path to settle for
+        if not isinstance(action, rounds.Exhausted) and not self._is_plain(action.round):
+            self._begin_dialling()
         paths = self._paths if not self._is_dialling else None
-        for action in self._rounds.actions():
-            if paths is not None and paths.selected is not None:
-                return  # the round that failed left a path to settle for
-            match action:
-                case rounds.SendPunch(round=number):
-                    if paths is not None:
-                        paths.punch(number)
-                    else:
-                        self._introduction.tell({"punch": number}, now)
-                case rounds.RoundStarted(round=number):
-                    self._events.append(vocabulary.RoundOfChecks(now, number))
-                case rounds.SendCheck(remote=remote, attempt=attempt):
-                    (paths or self._checks).check(remote, attempt, now)
-                case rounds.RoundFailed():
-                    (paths or self._checks).settle(now)
+        if paths is None:
+            return False
+        match action:
+            case rounds.SendPunch(round=number):
+                paths.punch(number)
+            case rounds.SendCheck(remote=remote, attempt=attempt):
+                paths.check(remote, attempt, now)
+            case rounds.RoundFailed():
+                paths.settle(now)
+            case _:
+                return False
+        return True
 
     def _advance_paths(self, now: int) -> None:
         session, paths = self._switch.relayed, self._paths
@@ -257,21 +276,26 @@ class QuicPeer:
         for event in paths.events():
             session.wake()
             match event:
-                case PathSelected(path=path):
-                    self._rounds.succeeded(path.remote, now)
+                case PathSelected():
+                    self._rounds.succeeded(now)
                     self._greeter.go_direct(session, now)
                 case CheckSent() | RemoteLearnt():
                     self._report(event, now)
 
-    def _advance_checks(self, now: int) -> None:
-        for event in self._checks.events():
+    def _advance_punching(self, now: int) -> None:
+        for event in self._punching.events():
             match event:
+                case Tell(body=body):
+                    self._introduction.tell(body, now)
+                case RemoteLearnt():
+                    self._deadlines.checking(now)
                 case Selected(pair=pair):
-                    self._rounds.succeeded(pair.remote, now)
                     source = Path(pair.local, pair.answered_from) if pair.answered_from is not None else None
                     self._switch.dial(Path(pair.local, pair.remote), now, source=source)
-                case CheckSent() | RemoteLearnt():
-                    self._report(event, now)
+                case _:
+                    if isinstance(event, vocabulary.Check):
+                        self._deadlines.checking(now)
+                    self._events.append(event)
 
     def _report(self, event: CheckSent | RemoteLearnt, now: int) -> None:
         self._deadlines.checking(now)
@@ -283,7 +307,7 @@ class QuicPeer:
 
     def _conclude(self, now: int) -> None:
         """Say that the rounds are exhausted, once nothing that they began can come to anything any more."""
-        is_open = self._checks.selected is not None or self._checks.is_nominating or self._switch.dialled is not None
+        is_open = self._punching.is_open or self._switch.dialled is not None
         is_open = (
             is_open or self._greeter.is_connected or (self._paths is not None and self._paths.selected is not None)
         )

@@ -20,7 +20,7 @@ class Switch:
 
     def __init__(self, role: Role, bases: Sequence[Endpoint]) -> None:
         """`bases`: own addresses. A path that begins elsewhere is the relay's."""
-        self._role, self._bases = role, frozenset(bases)
+        self._role, self._bases = role, set(bases)
         self._token: bytes | None = None
         self._secrets = io.StringIO()
         self.relayed: Session | None = None
@@ -41,6 +41,10 @@ class Switch:
     def is_direct(self, path: Path) -> bool:
         """Whether the path is not the relay's."""
         return path.local in self._bases
+
+    def add_base(self, base: Endpoint) -> None:
+        """One more own address."""
+        self._bases.add(base)
 
     def introduce(self, own_password: str, other_password: str) -> None:
         """The other end is known. Before that there is no connection."""

@@ -7,8 +7,8 @@ from random import Random
 import trio
 
 from testbed.agents.contract import AgentResult, AgentSetup, OnEvent, OpenSocket
-from testbed.agents.loop import Loop, bind_seeded
-from testbed.traversal.events import Event, Failed
+from testbed.agents.end import run_end
+from testbed.agents.loop import bind_seeded
 from testbed.traversal.strategies import strategy
 from testbed.traversal.udp_peer import UdpPeer
 
@@ -29,16 +29,4 @@ async def run_udp_agent(
         setup_deadline=setup.setup_deadline,
         rng=Random(setup.seed),
     )
-    events: list[Event] = []
-
-    def report(event: Event) -> None:
-        events.append(event)
-        on_event(event)
-        if isinstance(event, Failed):
-            loop.stop()
-
-    loop = Loop(peer, report)
-    loop.add(sockets)
-    peer.start(loop.now())
-    await loop.run(stop=stop)
-    return AgentResult(tuple(events), lateness=loop.lateness)
+    return await run_end(peer, sockets, open_socket=open_socket, on_event=on_event, stop=stop)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from random import Random
 from typing import Protocol, TypeAlias
 
@@ -25,6 +24,7 @@ from testbed.sim.routes import Routes
 from testbed.spec.scenario import Command
 from testbed.traversal.candidates import Role
 from testbed.traversal.events import Check, Connected, Data, Event, Exhausted, Failed, Gathered, Relay, Start
+from testbed.traversal.punching import CloseBase, OpenBase
 from testbed.traversal.rendezvous import Rendezvous
 from testbed.traversal.strategies import strategy
 from testbed.traversal.turn_server import OpenRelay
@@ -40,8 +40,14 @@ class Peer(Machine, Protocol):
     def start(self, now: int) -> None:
         """Begin."""
 
-    def events(self) -> list[Event]:
-        """What happened since the last call."""
+    def events(self) -> list[Event | OpenBase | CloseBase]:
+        """What happened since the last call, and the sockets that are to be opened or closed."""
+
+    def base_opened(self, base: Endpoint, now: int) -> None:
+        """A socket that was asked for is bound."""
+
+    def base_refused(self, base: Endpoint, now: int) -> None:
+        """A socket that was asked for cannot be bound."""
 
 
 MakePeer: TypeAlias = "type[UdpPeer]"
@@ -129,7 +135,8 @@ class _Trial:
             setup_deadline=self._settings.setup_deadline,
             rng=Random(seed),
         )
-        return peer, self._network.attach(peer, name, bases, partial(self._listen, name, peer))
+        attached = self._network.attach(peer, name, bases, lambda now: self._listen(name, peer, attached, now))
+        return peer, attached
 
     def run(self) -> None:
         """Until both ends are finished."""
@@ -139,11 +146,19 @@ class _Trial:
         limit = self._settings.setup_deadline + self._settings.deadline
         self._network.run(limit)
 
-    def _listen(self, name: str, peer: Peer, now: int) -> None:
-        events = peer.events()
-        if events:
-            self._said[name] += events
-            if _is_finished(self._said[name]):
+    def _listen(self, name: str, peer: Peer, attached: Attached, now: int) -> None:
+        said = self._said[name]
+        while events := peer.events():
+            for event in events:
+                if isinstance(event, Event):
+                    said.append(event)
+                elif isinstance(event, CloseBase):
+                    self._network.close(attached, event.endpoint)
+                elif self._network.open(attached, event.endpoint):
+                    peer.base_opened(event.endpoint, now)
+                else:
+                    peer.base_refused(event.endpoint, now)
+            if _is_finished(said):
                 self._over.add(name)
                 if len(self._over) == len(self._plan.ends):
                     self._network.stop()

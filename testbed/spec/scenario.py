@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import Discriminator, Field, Tag, WithJsonSchema
 
@@ -18,8 +18,46 @@ AGENTS: Mapping[str, str] = {
 }
 """The reference agents: name -> what it does."""
 
-STRATEGIES: Mapping[str, Mapping[str, tuple[int, int]]] = {"reflexive": {"rounds": (1, 10)}}
-"""Name -> its parameters, each a whole number between two bounds. What they mean is in traversal/strategies.py."""
+
+class Parameter(NamedTuple):
+    """A whole number that a strategy may be given."""
+
+    least: int
+    most: int
+    default: int
+    about: str
+
+
+_ROUNDS = Parameter(1, 10, 3, "rounds of checks")
+_WINDOW = Parameter(1, 64, 16, "addresses that an end tells the other beforehand")
+_BIRTHDAY = {
+    "ports": Parameter(1, 400, 256, "ports that one end opens, each with a socket of its own"),
+    "probes": Parameter(1, 8192, 1024, "ports that the other end tries, drawn at random from 1 to 65535"),
+    "rate": Parameter(1, 4096, 256, "probes a second"),
+}
+
+STRATEGIES: Mapping[str, Mapping[str, Parameter]] = {
+    "reflexive": {"rounds": _ROUNDS},
+    "port-prediction": {"rounds": _ROUNDS, "window": _WINDOW},
+    "birthday": _BIRTHDAY,
+    "relay-only": {},
+    "all": {
+        "rounds": Parameter(1, 10, 2, "rounds of checks without, then as many with prediction"),
+        "window": _WINDOW,
+        **_BIRTHDAY,
+    },
+}
+"""Name -> its parameters. What they do is in traversal/strategies.py, which has the same numbers."""
+
+ABOUT_STRATEGIES: Mapping[str, str] = {
+    "reflexive": "rounds of checks to the addresses that servers saw, and to host addresses",
+    "port-prediction": "right before each round, an end whose mapping depends on the remote measures how its ports are "
+    "assigned, and tells the other end its next addresses",
+    "birthday": "an end whose mapping depends on the remote opens many ports; the other tries ports at random, once",
+    "relay-only": "nothing is checked: the attempt stays at the relay",
+    "all": "`reflexive`, then `port-prediction`, then `birthday`, within one deadline",
+}
+"""Name -> what it does."""
 
 DEFAULT_STRATEGY = "reflexive"
 
@@ -109,7 +147,7 @@ class Expectation(Model):
 
 def _parameters_schema() -> dict[str, Any]:
     known = {name: bounds for parameters in STRATEGIES.values() for name, bounds in parameters.items()}
-    whole = {name: {"type": "integer", "minimum": least, "maximum": most} for name, (least, most) in known.items()}
+    whole = {name: {"type": "integer", "minimum": least, "maximum": most} for name, (least, most, *_) in known.items()}
     return {"properties": whole, "additionalProperties": False}
 
 

@@ -67,7 +67,7 @@ def check_parameters(source: Source, scenario: Scenario) -> None:
             if name not in known:
                 source.add(path, f"the strategy {strategy!r} has no {name!r}{suggestion(name, known)}", key=True)
                 continue
-            least, most = known[name]
+            least, most, *_ = known[name]
             if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
                 source.add(path, f"{describe(value)} is not a whole number from {least} to {most}")
 

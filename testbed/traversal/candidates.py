@@ -99,6 +99,9 @@ class Description:
     ufrag: str = ""
     password: str = ""
     """Short-term credentials of connectivity checks (RFC 8445 §7.2.2); empty where the checks are not STUN."""
+    depends: bool = False
+    """Whether two servers saw one socket at two addresses: its mapping depends on the remote (RFC 4787 §4.1), and the
+    other end will see a third one."""
 
     def to_json(self) -> JsonObject:
         """As it goes into a signalling message."""
@@ -106,6 +109,7 @@ class Description:
             "candidates": [candidate.to_json() for candidate in self.candidates],
             "ufrag": self.ufrag,
             "password": self.password,
+            "depends": self.depends,
         }
 
     @classmethod
@@ -118,7 +122,9 @@ class Description:
             raise DescriptionError(f"{len(entries)} candidates; at most {MAX_CANDIDATES} are read")
         if not isinstance(ufrag, str) or not isinstance(password, str):
             raise DescriptionError("ufrag and password are texts")
-        return cls(tuple(map(Candidate.from_json, entries)), ufrag, password)
+        if type(depends := value.get("depends", False)) is not bool:
+            raise DescriptionError(f"{depends!r} is neither true nor false")
+        return cls(tuple(map(Candidate.from_json, entries)), ufrag, password, depends)
 
     def of_type(self, *types: CandidateType) -> tuple[Endpoint, ...]:
         """Addresses of candidates of these types, highest priority first."""

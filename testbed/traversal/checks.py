@@ -30,8 +30,8 @@ NOMINATION_WAITS = tuple(wait * 1_000_000 for wait in (50, 100, 200, 400, 400, 4
 REMEMBERED = 512
 """Checks whose answer is still waited for; older ones are forgotten."""
 MAX_PEER_REFLEXIVE = 8
-"""Addresses of the other end that checks taught us. Two NATs that map by address and port show a new one with every
-answer, without end."""
+"""Addresses of the other end that its checks taught us, for each of our first bases. Two NATs that map by address and
+port show a new one with every answer, without end."""
 TRIGGER_GAP = 50_000_000
 """Nanoseconds between two triggered checks on one pair: each answers a check of the other end, and two ends that
 answer each other at once would never stop."""
@@ -50,6 +50,8 @@ class Pair:
     local_type: CandidateType = CandidateType.HOST
     is_nominated: bool = False
     is_given_up: bool = False
+    is_learnt: bool = False
+    """Whether it was the other end that began on it."""
     rtt: int | None = None
     triggered_at: int | None = None
 
@@ -62,6 +64,8 @@ class CheckSent:
     local: Endpoint
     remote: Endpoint
     attempt: int | None
+    count: int | None = None
+    """Of a burst of checks, of which the addresses are the first one's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +100,8 @@ class Checks:
     def __init__(
         self, role: Role, bases: Sequence[Endpoint], ufrag: str, password: str, rng: Random, tiebreaker: int
     ) -> None:
-        self._role, self._bases, self._rng = role, tuple(bases), rng
+        self._role, self._first_bases, self._rng = role, tuple(bases), rng
+        self._bases = {base: index for index, base in enumerate(bases)}
         self._ufrag, self._key, self._tiebreaker = ufrag, password.encode(), tiebreaker
         self._locals: tuple[Candidate, ...] = ()
         self._other: Description | None = None
@@ -126,11 +131,31 @@ class Checks:
             if is_first:
                 self._send(pair, None, now)
 
-    def check(self, remote: Endpoint, attempt: int, now: int) -> None:
-        """Send one check to the address from each of our own."""
-        for base in self._bases:
-            if remote not in self._bases and (pair := self._pair(base, remote)) is not None:
-                self._send(pair, attempt, now)
+    def add_base(self, base: Endpoint) -> None:
+        """One more address of our own; its rank is behind the others'."""
+        self._bases[base] = len(self._bases)
+
+    def check(self, remote: Endpoint, attempt: int, now: int, bases: Sequence[Endpoint] = ()) -> None:
+        """Send one check to the address, from each of our first addresses or of those given."""
+        for base in bases or self._first_bases:
+            if remote not in self._bases:
+                self._send(self._pair_of(base, remote), attempt, now)
+
+    def burst(self, ways: Sequence[tuple[Endpoint, Endpoint]], attempt: int | None, now: int) -> None:
+        """Send one check on each of these ways, (own address, remote): one event for all of them."""
+        said = len(self._events)
+        for base, remote in ways:
+            self._send(self._pair_of(base, remote), attempt, now)
+        sent = len(self._events) - said
+        if sent > 1:
+            (base, remote), self._events[said:] = ways[0], []
+            self._events.append(CheckSent(now, base, remote, attempt, sent))
+
+    def is_used(self, base: Endpoint) -> bool:
+        """Whether something came back to this address."""
+        return any(
+            pair.local == base and (pair.is_valid or pair.answered_from is not None) for pair in self._pairs.values()
+        )
 
     def settle(self, now: int) -> None:
         """Nominate what Rule 4 kept, if there is nothing better; said when a round is over."""
@@ -203,7 +228,7 @@ class Checks:
             return
         self._reply(datagram, stun.answer(message, (Attribute.XOR_MAPPED_ADDRESS, source)), self._key)
         is_new = all(pair.remote != source for pair in self._pairs.values())
-        pair = self._pair(base, source)
+        pair = self._learn(base, source)
         if pair is None:
             return
         if is_new and pair.remote_type is CandidateType.PEER_REFLEXIVE:
@@ -230,7 +255,7 @@ class Checks:
             pair.is_valid = True
         elif not pair.is_valid:
             pair.answered_from = source
-            better = self._pair(pair.local, source)
+            better = self._learn(pair.local, source)
             if better is not None:
                 self._trigger(better, now)
         if self._role is Role.CONTROLLING:
@@ -254,16 +279,24 @@ class Checks:
 
     # ---- pairs
 
-    def _pair(self, base: Endpoint, remote: Endpoint) -> Pair | None:
-        """The pair, made where there is none; None where there are too many."""
+    def _pair_of(self, base: Endpoint, remote: Endpoint) -> Pair:
+        """The pair, made where there is none."""
         key = (base, remote)
         if key not in self._pairs:
-            kind = self._type_of(remote)
-            learnt = sum(pair.remote_type is CandidateType.PEER_REFLEXIVE for pair in self._pairs.values())
-            if kind is CandidateType.PEER_REFLEXIVE and learnt >= MAX_PEER_REFLEXIVE * len(self._bases):
-                return None
-            self._pairs[key] = Pair(base, remote, kind)
+            self._pairs[key] = Pair(base, remote, self._type_of(remote))
         return self._pairs[key]
+
+    def _learn(self, base: Endpoint, remote: Endpoint) -> Pair | None:
+        """The pair that the other end brought up; None where there are too many."""
+        if (base, remote) in self._pairs:
+            return self._pairs[base, remote]
+        is_known = self._type_of(remote) is not CandidateType.PEER_REFLEXIVE
+        learnt = sum(p.is_learnt and p.remote_type is CandidateType.PEER_REFLEXIVE for p in self._pairs.values())
+        if not is_known and learnt >= MAX_PEER_REFLEXIVE * len(self._first_bases):
+            return None
+        pair = self._pair_of(base, remote)
+        pair.is_learnt = True
+        return pair
 
     def _type_of(self, remote: Endpoint) -> CandidateType:
         known = self._other.candidates if self._other is not None else ()
@@ -283,7 +316,7 @@ class Checks:
         role: tuple[Attribute, Value] = (_ROLE_ATTRIBUTE[self._role], self._tiebreaker)
         attributes: list[tuple[Attribute, Value]] = [
             (Attribute.USERNAME, f"{self._other.ufrag}:{self._ufrag}"),
-            (Attribute.PRIORITY, priority(CandidateType.PEER_REFLEXIVE, 65535 - self._bases.index(pair.local))),
+            (Attribute.PRIORITY, priority(CandidateType.PEER_REFLEXIVE, 65535 - self._bases[pair.local])),
             role,
         ]
         if nominates:

@@ -86,14 +86,30 @@ class RoundOfChecks(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Prediction(Event):
+    """How the NAT assigns ports was measured, from one new socket."""
+
+    word = "prediction"
+    observed: tuple[Endpoint, ...] = ()
+    """Its mappings, in the order in which they were made."""
+    predicted: tuple[Endpoint, ...] = ()
+    """Addresses that it will probably have next; none where that cannot be said."""
+    reason: str | None = None
+    """Why it cannot."""
+
+
+@dataclass(frozen=True, slots=True)
 class Check(Event):
-    """A connectivity check left towards a candidate that is not relayed."""
+    """A connectivity check left towards a candidate that is not relayed, or a burst of them."""
 
     word = "check"
     remote: Endpoint
     local: Endpoint | None = None
     round: int | None = None
     attempt: int | None = None
+    count: int | None = None
+    """How many checks the burst was, to as many ports of `remote` or from as many of `local`: the addresses are those
+    of the first. One where it is missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +171,7 @@ VOCABULARY: Mapping[str, type[Event]] = {
         Registered,
         Relay,
         RoundOfChecks,
+        Prediction,
         Check,
         Data,
         Connected,

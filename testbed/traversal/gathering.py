@@ -47,6 +47,14 @@ class Gathering:
         """What was found so far, without what is redundant."""
         return without_redundant(self._found)
 
+    @property
+    def depends(self) -> bool:
+        """Whether servers saw one of our sockets at different addresses: its mapping depends on the remote."""
+        seen = [
+            (found.base, found.address) for found in self.candidates if found.type is CandidateType.SERVER_REFLEXIVE
+        ]
+        return len(seen) > len({base for base, _ in seen})
+
     def start(self, now: int, *, limit: int | None = None) -> None:
         """Ask. `limit`: when a silent server is given up at the latest, as a time."""
         for index, base in enumerate(self._bases):

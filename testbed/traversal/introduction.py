@@ -114,6 +114,11 @@ class Introduction:
         return found
 
     @property
+    def depends(self) -> bool:
+        """Whether our mapping depends on the remote, as far as the servers saw."""
+        return self._gathering.depends
+
+    @property
     def may_skip_relay(self) -> bool:
         """Whether the other end is learnt and the relay cannot be had, or has had its time."""
         if self.other is None:
@@ -235,7 +240,7 @@ class Introduction:
 
     def _register(self, now: int) -> None:
         self.is_registered = True
-        description = Description(self.candidates, self._ufrag, self._password)
+        description = Description(self.candidates, self._ufrag, self._password, self.depends)
         self._signalling.register(self._peer, description.to_json(), now)
 
     def _learn(self, value: object, now: int) -> None:

@@ -18,15 +18,15 @@ from random import Random
 
 from testbed.datagram import Datagram, Endpoint
 from testbed.traversal import events as vocabulary
-from testbed.traversal import rounds, stun
+from testbed.traversal import stun
 from testbed.traversal.application import Codec, Greetings, Heard
 from testbed.traversal.candidates import Description, Role
-from testbed.traversal.checks import Checks, CheckSent, Pair, RemoteLearnt, Selected
+from testbed.traversal.checks import Pair, RemoteLearnt, Selected
 from testbed.traversal.demultiplex import Protocol, classify
 from testbed.traversal.events import Event
 from testbed.traversal.introduction import Introduction, Learnt, RelayedData, RelayReachable, Told
+from testbed.traversal.punching import CloseBase, OpenBase, Punching, Tell
 from testbed.traversal.rendezvous import ServerAddresses
-from testbed.traversal.rounds import Rounds
 from testbed.traversal.strategies import Strategy
 from testbed.traversal.stun import StunFormatError
 
@@ -62,8 +62,7 @@ class UdpPeer:
             ufrag=ufrag,
             password=self._password,
         )
-        self._checks = Checks(role, bases, ufrag, self._password, rng, rng.getrandbits(64))
-        self._rounds = Rounds(role, strategy.schedule, strategy.rounds)
+        self._punching = Punching(role, bases, strategy, servers.stun, ufrag, self._password, rng)
         self._codec: Codec | None = None
         self._relayed, self._direct = Greetings(), Greetings()
         self._relay_path: RelayReachable | None = None
@@ -71,7 +70,7 @@ class UdpPeer:
         self._give_up_at: int | None = None
         self._is_checking = self._is_exhausted = self._is_connected = False
         self._outbox: list[Datagram] = []
-        self._events: list[Event] = []
+        self._events: list[Event | OpenBase | CloseBase] = []
         self.is_failed = False
         """Whether this end has given up."""
 
@@ -99,7 +98,7 @@ class UdpPeer:
         """The earliest of everything that waits."""
         if self.is_failed:
             return None
-        machines = (self._introduction, self._checks, self._rounds, self._relayed, self._direct)
+        machines = (self._introduction, self._punching, self._relayed, self._direct)
         times = [self._give_up_at, *(machine.next_timeout() for machine in machines)]
         return min((time for time in times if time is not None), default=None)
 
@@ -108,8 +107,7 @@ class UdpPeer:
         if self.is_failed:
             return
         self._introduction.handle_timeout(now)
-        self._checks.handle_timeout(now)
-        self._rounds.handle_timeout(now)
+        self._punching.handle_timeout(now)
         if self._give_up_at is not None and self._give_up_at <= now:
             self._fail(now)
         self._advance(now)
@@ -117,12 +115,22 @@ class UdpPeer:
     def datagrams_to_send(self, now: int) -> list[Datagram]:
         """Of all parts."""
         outbox, self._outbox = self._outbox, []
-        return outbox + self._introduction.datagrams_to_send(now) + self._checks.datagrams_to_send(now)
+        return outbox + self._introduction.datagrams_to_send(now) + self._punching.datagrams_to_send(now)
 
-    def events(self) -> list[Event]:
-        """What happened since the last call."""
+    def events(self) -> list[Event | OpenBase | CloseBase]:
+        """What happened since the last call, and the sockets that the driver is to open or to close."""
         reported, self._events = self._events, []
         return reported
+
+    def base_opened(self, base: Endpoint, now: int) -> None:
+        """`OpenBase` was heard: the socket is bound."""
+        self._punching.base_opened(base, now)
+        self._advance(now)
+
+    def base_refused(self, base: Endpoint, now: int) -> None:
+        """`OpenBase` was heard: the socket cannot be bound."""
+        self._punching.base_refused(base, now)
+        self._advance(now)
 
     def _receive_stun(self, datagram: Datagram, now: int) -> None:
         try:
@@ -130,7 +138,7 @@ class UdpPeer:
         except StunFormatError:
             return
         if not self._introduction.receive_message(message, datagram, now):
-            self._checks.receive_message(message, datagram, now)
+            self._punching.receive_message(message, datagram, now)
 
     # ---- what follows from what
 
@@ -148,59 +156,44 @@ class UdpPeer:
                 case RelayedData(data=data):
                     self._receive_relayed(data, now)
                 case Told(body=body):
-                    self._hear_punch(body, now)
+                    self._begin_checking_if(self._punching.hear(body, now), now)
         if not self.is_failed:
-            self._advance_rounds(now)
-        self._advance_checks(now)
+            if self._relayed.rtt is not None or self._introduction.may_skip_relay:
+                self._punching.rounds.start(now)
+            self._punching.advance(now)
+        self._advance_punching(now)
         self._conclude(now)
         if not self.is_failed:
             self._greet(now)
 
-    def _advance_rounds(self, now: int) -> None:
-        if self._relayed.rtt is not None or self._introduction.may_skip_relay:
-            self._rounds.start(now)
-        for action in self._rounds.actions():
-            match action:
-                case rounds.SendPunch(round=number):
-                    self._introduction.tell({"punch": number}, now)
-                case rounds.RoundStarted(round=number):
-                    self._events.append(vocabulary.RoundOfChecks(now, number))
-                case rounds.SendCheck(remote=remote, attempt=attempt):
-                    self._checks.check(remote, attempt, now)
-                case rounds.RoundFailed():
-                    self._checks.settle(now)
-
-    def _advance_checks(self, now: int) -> None:
-        for event in self._checks.events():
+    def _advance_punching(self, now: int) -> None:
+        for event in self._punching.events():
             match event:
-                case CheckSent(t=t, local=local, remote=remote, attempt=attempt):
+                case Tell(body=body):
+                    self._introduction.tell(body, now)
+                case RemoteLearnt():
                     self._begin_checking(now)
-                    self._events.append(vocabulary.Check(t, remote, local, self._rounds.number or None, attempt))
-                case RemoteLearnt(remote=remote):
-                    self._begin_checking(now)
-                    self._rounds.remote_candidates([remote])
-                case Selected(pair=pair):
-                    self._rounds.succeeded(pair.remote, now)
+                case Selected():
                     self._direct.start(now)
+                case _:
+                    self._begin_checking_if(isinstance(event, vocabulary.Check), now)
+                    self._events.append(event)
 
     def _conclude(self, now: int) -> None:
         """Say that the rounds are exhausted, once nothing that they began can come to anything any more."""
-        is_open = self._checks.selected is not None or self._checks.is_nominating
-        if self._rounds.is_over and not is_open and not self._is_exhausted:
+        if self._punching.rounds.is_over and not self._punching.is_open and not self._is_exhausted:
             self._is_exhausted = True
-            self._events.append(vocabulary.Exhausted(now, self._rounds.number))
+            self._events.append(vocabulary.Exhausted(now, self._punching.rounds.number))
 
     def _learn(self, description: Description, now: int) -> None:
         self._codec = Codec(self._role, self._password, description.password)
-        self._checks.own_candidates(self._introduction.candidates)
-        self._checks.other_end(description, now)
-        self._rounds.remote_candidates(description.of_type(*self._strategy.checks))
+        introduction = self._introduction
+        self._punching.learn(description, introduction.candidates, depends=introduction.depends, now=now)
+        self._punching.aim_at_candidates()
 
-    def _hear_punch(self, body: object, now: int) -> None:
-        number = body.get("punch") if isinstance(body, dict) else None
-        if type(number) is int:
+    def _begin_checking_if(self, is_check: bool, now: int) -> None:
+        if is_check:
             self._begin_checking(now)
-            self._rounds.punch_received(number, (), now)
 
     def _begin_checking(self, now: int) -> None:
         if not self._is_checking and not self.is_failed:
@@ -213,6 +206,8 @@ class UdpPeer:
         self.is_failed = True
         if self._is_checking:
             reason = "no direct path by the deadline"
+        elif not self._strategy.rounds:
+            reason = f"the strategy {self._strategy.name!r} looks for no direct path"
         elif self._introduction.other is not None:
             reason = "the other end began no round within the time for setting up"
         elif self._introduction.is_registered:
@@ -229,7 +224,7 @@ class UdpPeer:
         number = self._relayed.due(now)
         if number is not None:
             self._introduction.send_relayed(self._codec.greeting(number), now)
-        pair = self._checks.selected
+        pair = self._punching.checks.selected
         number = self._direct.due(now) if pair is not None else None
         if number is not None and pair is not None:
             self._outbox.append(Datagram(pair.local, pair.remote, self._codec.greeting(number)))
@@ -244,7 +239,7 @@ class UdpPeer:
         if path is None or not self._relayed.hear(heard, now):
             return
         if self._relayed.rtt is not None and heard.is_echo:
-            self._rounds.relay_rtt(self._relayed.rtt)
+            self._punching.rounds.relay_rtt(self._relayed.rtt)
             self._events.append(vocabulary.Relay(now, self._relayed.rtt, path.local, path.remote))
         else:
             self._events.append(vocabulary.Data(now, path.local, path.remote, heard.size))
@@ -253,7 +248,7 @@ class UdpPeer:
         heard = self._codec.read(datagram.data) if self._codec is not None else None
         if heard is None or self._codec is None:
             return
-        pair = self._checks.selected
+        pair = self._punching.checks.selected
         if not heard.is_echo:
             local, remote = (pair.local, pair.remote) if pair else (datagram.destination, datagram.source)
             self._outbox.append(Datagram(local, remote, self._codec.echo(heard.number)))

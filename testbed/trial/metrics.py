@@ -41,7 +41,7 @@ def measure(events: Events, controlling: str, relays: frozenset[str], limits: Li
         "connect_time": _slower(events, _connect),
         "relay_rtt": _rtt(events, controlling, Relay),
         "direct_rtt": _rtt(events, controlling, Connected) if direct else None,
-        "probes_sent": float(sum(len(list(_of(said, Check))) for said in events.values())),
+        "probes_sent": float(sum(_checks(said) for said in events.values())),
         "attempts": float(max((e.round for said in events.values() for e in _of(said, RoundOfChecks)), default=0)),
     }
     limit_of = {
@@ -60,6 +60,11 @@ def first_direct_data(said: Sequence[Event], relays: frozenset[str]) -> Data | N
 
 def _of(said: Iterable[Event], kind: type[E]) -> Iterable[E]:
     return (event for event in said if isinstance(event, kind))
+
+
+def _checks(said: Sequence[Event]) -> int:
+    """How many checks left: an event may stand for a burst of them."""
+    return sum(1 if event.count is None else event.count for event in _of(said, Check))
 
 
 def _first(said: Sequence[Event], *kinds: type[Event]) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -16,6 +16,7 @@ from testbed.agents.quic_tls import certificate
 from testbed.datagram import Datagram, Endpoint
 from testbed.traversal.demultiplex import Protocol, classify
 from testbed.traversal.events import Event
+from testbed.traversal.punching import CloseBase, OpenBase
 from tests.traversal.network import MS, SECOND, Malice, Nat, Network
 from tests.traversal.pair import End, Pair
 from tests.traversal.test_udp_peer import HOME_A, HOME_B
@@ -80,8 +81,14 @@ class Harassed:
         assert not any(datagram.destination == STRANGER for datagram in sent)
         return sent
 
-    def events(self) -> list[Event]:
+    def events(self) -> Sequence[Event | OpenBase | CloseBase]:
         return self.inner.events()
+
+    def base_opened(self, base: Endpoint, now: int) -> None:
+        self.inner.base_opened(base, now)
+
+    def base_refused(self, base: Endpoint, now: int) -> None:
+        self.inner.base_refused(base, now)
 
 
 @pytest.mark.parametrize("hostility", [random_bytes, random_quic, cut_off, flipped])

@@ -118,7 +118,7 @@ def test_events_tell_the_story_in_order() -> None:
 
 
 def test_every_probe_is_an_event_and_none_goes_to_the_relay() -> None:
-    trial = pair("apdm-apdf", "apdm-apdf", rounds=2).run()
+    trial = pair("apdm-apdf", "apdm-apdf", parameters={"rounds": 2}).run()
     for name in trial.events:
         events = trial.events[name]
         assert [event.round for event in events if isinstance(event, RoundOfChecks)] == [1, 2]

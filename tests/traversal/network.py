@@ -47,7 +47,9 @@ KINDS = tuple(f"{m}m-{f}f" for m in TRIMS for f in TRIMS)
 
 @dataclass
 class Nat:
-    """One external address. Ports are preserved by endpoint-independent mappings and counted up otherwise."""
+    """One external address. Endpoint-independent mappings preserve the port; the others count ports up by `step`, or
+    draw them where `rng` is given.
+    """
 
     external: str
     mapping: Trim
@@ -56,16 +58,30 @@ class Nat:
     out: dict[tuple[Endpoint, Key], Endpoint] = field(default_factory=dict)
     back: dict[Endpoint, Endpoint] = field(default_factory=dict)
     permitted: set[tuple[Endpoint, Key]] = field(default_factory=set)
+    step: int = 1
+    rng: Random | None = None
+    next_port: int = 30000
 
     @classmethod
-    def of(cls, kind: str, external: str) -> Nat:
+    def of(cls, kind: str, external: str, *, step: int = 1, rng: Random | None = None) -> Nat:
         mapping, filtering = kind.split("-")
-        return cls(external, TRIMS[mapping[:-1]], TRIMS[filtering[:-1]], preserves=mapping == "eim")
+        trims = TRIMS[mapping[:-1]], TRIMS[filtering[:-1]]
+        return cls(external, *trims, preserves=mapping == "eim", step=step, rng=rng)
+
+    def take_port(self) -> int:
+        """The port of the next mapping; as if another host's, when called from outside."""
+        if self.rng is None:
+            self.next_port += self.step
+            return self.next_port - self.step
+        port = self.rng.randrange(1, 65536)
+        while Endpoint(self.external, port) in self.back:
+            port = self.rng.randrange(1, 65536)
+        return port
 
     def outbound(self, datagram: Datagram) -> Datagram:
         key = (datagram.source, self.mapping(datagram.destination))
         if key not in self.out:
-            port = datagram.source.port if self.preserves else 30000 + len(self.out)
+            port = datagram.source.port if self.preserves else self.take_port()
             self.out[key] = Endpoint(self.external, port)
             self.back[self.out[key]] = datagram.source
         external = self.out[key]

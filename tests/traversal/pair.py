@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Protocol
@@ -10,6 +10,7 @@ from typing import Protocol
 from testbed.datagram import Endpoint
 from testbed.traversal.candidates import Role
 from testbed.traversal.events import Connected, Event
+from testbed.traversal.punching import CloseBase, OpenBase
 from testbed.traversal.rendezvous import Rendezvous
 from testbed.traversal.strategies import strategy
 from testbed.traversal.turn_server import OpenRelay
@@ -24,7 +25,9 @@ class End(Machine, Protocol):
     """What every agent's machine is."""
 
     def start(self, now: int) -> None: ...
-    def events(self) -> list[Event]: ...
+    def events(self) -> Sequence[Event | OpenBase | CloseBase]: ...
+    def base_opened(self, base: Endpoint, now: int) -> None: ...
+    def base_refused(self, base: Endpoint, now: int) -> None: ...
 
 
 @dataclass
@@ -35,10 +38,13 @@ class Pair:
     bob_behind: tuple[Nat, ...] = ()
     network: Network = field(default_factory=Network)
     hosts: tuple[str, str] = (ALICE, BOB)
-    rounds: int = 3
+    strategy: str = "reflexive"
+    parameters: Mapping[str, object] = field(default_factory=dict)
     deadline: int = 10 * SECOND
     has_relay: bool = True
     make: Callable[..., End] = UdpPeer
+    refuses: Callable[[Endpoint], bool] = lambda base: False
+    """Which sockets cannot be opened."""
 
     def __post_init__(self) -> None:
         self.rendezvous = Rendezvous(SERVER, Random(f"rendezvous {self.network.seed}"))
@@ -46,6 +52,8 @@ class Pair:
         self.network.on_step.append(self._step)
         self.events: dict[str, list[Event]] = {"alice": [], "bob": []}
         self.relays: list[Endpoint] = []
+        self.opened: dict[str, list[Endpoint]] = {"alice": [], "bob": []}
+        self.closed: list[Endpoint] = []
         self.alice = self._peer("alice", "bob", Role.CONTROLLING, self.hosts[0], self.alice_behind)
         self.bob = self._peer("bob", "alice", Role.CONTROLLED, self.hosts[1], self.bob_behind)
 
@@ -56,7 +64,7 @@ class Pair:
             role=role,
             bases=[Endpoint(host, 40000)],
             servers=self.rendezvous.servers,
-            strategy=strategy("reflexive", {"rounds": self.rounds}),
+            strategy=strategy(self.strategy, self.parameters),
             deadline=self.deadline,
             setup_deadline=10 * SECOND,
             rng=Random(f"{name} {self.network.seed}"),
@@ -65,14 +73,28 @@ class Pair:
         return peer
 
     def _step(self, now: int) -> None:
-        self.events["alice"] += self.alice.events()
-        self.events["bob"] += self.bob.events()
-        for event in self.rendezvous.events():
-            if isinstance(event, OpenRelay):
+        for name, end in (("alice", self.alice), ("bob", self.bob)):
+            while said := end.events():
+                for event in said:
+                    self._hear(name, end, event, now)
+        for asked in self.rendezvous.events():
+            if isinstance(asked, OpenRelay):
                 if self.has_relay:
-                    self.rendezvous.relay_opened(event.endpoint, now)
+                    self.rendezvous.relay_opened(asked.endpoint, now)
                 else:
-                    self.rendezvous.relay_refused(event.endpoint, now)
+                    self.rendezvous.relay_refused(asked.endpoint, now)
+
+    def _hear(self, name: str, end: End, event: Event | OpenBase | CloseBase, now: int) -> None:
+        match event:
+            case OpenBase(endpoint=base) if self.refuses(base):
+                end.base_refused(base, now)
+            case OpenBase(endpoint=base):
+                self.opened[name].append(base)
+                end.base_opened(base, now)
+            case CloseBase(endpoint=base):
+                self.closed.append(base)
+            case Event():
+                self.events[name].append(event)
 
     def run(self, limit: int = 25 * SECOND) -> Pair:
         """Until both are connected or have given up."""

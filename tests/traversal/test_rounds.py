@@ -14,19 +14,19 @@ from testbed.traversal.rounds import (
     RoundFailed,
     Rounds,
     RoundStarted,
+    SendAimed,
     SendCheck,
     SendPunch,
 )
-from testbed.traversal.strategies import EXPONENTIAL, Schedule, strategy
+from testbed.traversal.strategies import EXPONENTIAL, Round, Schedule, strategy
 
 MS = 1_000_000
 B1, B2 = Endpoint("11.0.2.1", 1), Endpoint("11.0.2.1", 2)
-HERE = Endpoint("11.0.1.1", 1)
 SCHEDULE = Schedule((0, 10, 30), patience=100)
 
 
 def rounds(role: Role = Role.CONTROLLING, number: int = 2) -> Rounds:
-    machine = Rounds(role, SCHEDULE, number, [HERE])
+    machine = Rounds(role, (Round(SCHEDULE),) * number)
     machine.remote_candidates([B1])
     return machine
 
@@ -43,12 +43,12 @@ def play(machine: Rounds, until: int) -> list[tuple[int, Action]]:
 def test_a_controlling_end_plays_every_round_and_is_exhausted() -> None:
     machine = rounds()
     machine.start(1000)
-    assert machine.actions() == [SendPunch(1, (HERE,)), RoundStarted(1), SendCheck(B1, 1, 1)]
+    assert machine.actions() == [SendPunch(1), RoundStarted(1), SendCheck(B1, 1, 1)]
     assert play(machine, 10_000) == [
         (1010, SendCheck(B1, 1, 2)),
         (1030, SendCheck(B1, 1, 3)),
         (1130, RoundFailed(1)),
-        (1130, SendPunch(2, (HERE,))),
+        (1130, SendPunch(2)),
         (1130, RoundStarted(2)),
         (1130, SendCheck(B1, 2, 1)),
         (1140, SendCheck(B1, 2, 2)),
@@ -66,7 +66,7 @@ def test_a_controlled_end_waits_to_be_told() -> None:
     assert machine.actions() == []
     assert machine.next_timeout() is None
     machine.punch_received(1, [B2], 2000)
-    assert machine.actions() == [RoundStarted(1), SendCheck(B1, 1, 1), SendCheck(B2, 1, 1)]
+    assert machine.actions() == [RoundStarted(1), SendAimed((B2,), 1, 1), SendCheck(B1, 1, 1)]
 
 
 def test_a_controlled_end_begins_no_round_of_its_own() -> None:
@@ -106,7 +106,7 @@ def test_punches_that_change_nothing(role: Role, number: int) -> None:
 def test_success_ends_everything_that_was_due() -> None:
     machine = rounds()
     machine.start(0)
-    machine.succeeded(B1, 0)
+    machine.succeeded(0)
     assert machine.actions() == [RoundStarted(1)]
     assert machine.next_timeout() is None
     assert machine.is_over
@@ -154,7 +154,7 @@ def test_a_round_begins_once() -> None:
 
 def test_the_default_schedule_is_the_one_in_the_documents() -> None:
     assert [offset // MS for offset in EXPONENTIAL.offsets] == [0, 33, 67, 133, 267, 533]
-    assert strategy("reflexive", {}).rounds == 3
+    assert strategy("reflexive", {}).rounds == (Round(),) * 3
 
 
 @pytest.mark.parametrize(

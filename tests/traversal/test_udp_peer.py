@@ -134,7 +134,7 @@ def test_events_tell_the_story_in_order() -> None:
 
 
 def test_exhausted_means_every_round_was_played_to_its_end() -> None:
-    trial = pair("apdm-apdf", "apdm-apdf", rounds=2).run()
+    trial = pair("apdm-apdf", "apdm-apdf", parameters={"rounds": 2}).run()
     events = trial.events["alice"]
     assert [event.round for event in events if isinstance(event, RoundOfChecks)] == [1, 2]
     checks = [event for event in events if isinstance(event, Check)]
