@@ -71,6 +71,7 @@ class Mappings:
         self._back: dict[tuple[Transport, Endpoint, RemoteKey], Mapping] = {}
         self._of_host: dict[tuple[Transport, Endpoint], list[Mapping]] = {}
         self._came: dict[tuple[Transport, Endpoint, Endpoint], Mapping] = {}
+        self._opened: dict[tuple[Transport, Endpoint, Endpoint], Mapping] = {}
         self._counts: Counter[Transport] = Counter()
         self._deaths: list[tuple[int, int, Mapping]] = []
         self._looks = 0
@@ -89,9 +90,11 @@ class Mappings:
 
     def came_by(self, transport: Transport, internal: Endpoint, remote: Endpoint, now: int) -> Mapping | None:
         """The mapping by which the last packet of *remote* came to *internal*."""
-        found = self._came.get((transport, internal, remote))
-        alive = found is not None and now < found.expires and found.session(remote, now) is not None
-        return found if alive else None
+        return _live(self._came.get((transport, internal, remote)), remote, now)
+
+    def answering(self, transport: Transport, internal: Endpoint, remote: Endpoint, now: int) -> Mapping | None:
+        """The mapping by which *remote* has opened a session with *internal*, the last one if there are several."""
+        return _live(self._opened.get((transport, internal, remote)), remote, now)
 
     def newest(self, transport: Transport, internal: Endpoint, now: int) -> Mapping | None:
         """The mapping that was made last for an inside endpoint."""
@@ -152,6 +155,8 @@ class Mappings:
             session.came_at = now
             if mapping.internal is not None:
                 self._came[mapping.transport, mapping.internal, remote] = mapping
+                if not session.is_outbound:
+                    self._opened[mapping.transport, mapping.internal, remote] = mapping
         self._permit(mapping, remote, now, renews=renews, outbound=outbound)
         if mapping.expires == 0 or renews:
             mapping.expires = self._latest(mapping, dies)
@@ -225,5 +230,14 @@ class Mappings:
 
     def _forget(self, mapping: Mapping, remote: Endpoint) -> None:
         del mapping.sessions[remote]
-        if mapping.internal is not None and self._came.get((mapping.transport, mapping.internal, remote)) is mapping:
-            del self._came[mapping.transport, mapping.internal, remote]
+        if mapping.internal is not None:
+            for index in (self._came, self._opened):
+                if index.get((mapping.transport, mapping.internal, remote)) is mapping:
+                    del index[mapping.transport, mapping.internal, remote]
+
+
+def _live(mapping: Mapping | None, remote: Endpoint, now: int) -> Mapping | None:
+    """The mapping, if it lives and has a live session with *remote*."""
+    if mapping is None or mapping.expires <= now or mapping.session(remote, now) is None:
+        return None
+    return mapping

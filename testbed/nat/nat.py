@@ -9,8 +9,9 @@ Rule 3: what is refused changes nothing: no timer, no mapping. A candidate port 
 Rule 4: ICMP errors follow the session of the packet that they carry, and keep nothing alive (RFC 5508 REQ-4, REQ-5;
         RFC 4787 REQ-10).
 
-`session_reply` is the one behaviour beyond the RFCs: an inside host that answers an admitted packet, and has no
-mapping for that remote, answers by the mapping that the packet came by.
+`session_reply` is the one behaviour beyond the RFCs: what an inside host sends to a remote that has opened a session
+leaves by the mapping that the remote's packets come by, even if there is a mapping made for that remote. (If that one
+went first, who of two ends sends first would decide whether they meet.)
 
 Not here: fragments, ICMP echo, application gateways, translation of IPv6.
 """
@@ -112,9 +113,11 @@ class Nat:
     def _leave(self, packet: Packet, now: int) -> Mapping | Reason:
         """The mapping that the packet leaves by, or why it does not."""
         transport, internal, remote = packet.transport, packet.source, packet.destination
-        mapping = self._mappings.outward(transport, internal, remote, now)
-        if mapping is None and self._behaviour.answers_by_session:
-            mapping = self._mappings.came_by(transport, internal, remote, now)
+        mapping = None
+        if self._behaviour.answers_by_session:
+            mapping = self._mappings.answering(transport, internal, remote, now)
+        if mapping is None:
+            mapping = self._mappings.outward(transport, internal, remote, now)
         state = self._mappings.state_after(mapping, remote, packet, now, outbound=True)
         if state is None:
             return Reason.NOT_TRANSLATED

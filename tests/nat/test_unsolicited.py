@@ -74,11 +74,14 @@ def test_answer_to_an_admitted_packet(mapping: Dependence, session_reply: bool) 
     assert bench.out(host(), remote()) == seen
 
 
-def test_an_answer_keeps_to_the_mapping_of_its_own() -> None:
+def test_an_answer_leaves_so_even_if_there_is_a_mapping_of_its_own() -> None:
+    """Until the remote opens a session, its own mapping is used; then whoever of two ends was first matters no more."""
     bench = Bench(NatProfile(mapping=APD, filtering=EI, session_reply=True))
     first, own = bench.out(host(), remote()), bench.out(host(), remote(7001))
-    assert bench.admits(remote(7001), first)
+    assert bench.admits(remote(7001), own), "an answer to us opens nothing"
     assert bench.out(host(), remote(7001)) == own
+    assert bench.admits(remote(7001), first)
+    assert bench.out(host(), remote(7001)) == first
 
 
 def test_an_answer_comes_too_late() -> None:
