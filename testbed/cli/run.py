@@ -28,7 +28,12 @@ Examples:
 @click.argument("scenario")
 @click.option("--trials", type=click.IntRange(min=1), metavar="N", help="Trials of each cell, instead of the file's.")
 @click.option("--seed", type=click.IntRange(min=0), metavar="N", help="Seed of the run, instead of the file's.")
-@click.option("--jobs", type=click.IntRange(min=1), metavar="N", help="Trials at once; unless said, as many as keep the cores at 80 %.")
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Trials at once; unless said, as many as keep the cores at 80 %.",
+)
 @click.option("--only", multiple=True, metavar="FACTOR=VALUE", help="Only the cells that have it; may be repeated.")
 @click.option("--links", type=click.Choice(LINKS), help="What makes links, instead of the file's; auto takes netem.")
 @click.option("--capture", type=click.Choice(CAPTURES), default="failed", show_default=True, help="Packets to keep.")
@@ -75,13 +80,14 @@ def command(
     opened = (Folder.resume if resume else Folder.create)(path, campaign.manifest, campaign.inputs, owner)
     status: int | None = None
     stderr = heedless(sys.stderr)
-    with opened as folder, Interrupt() as interrupt:
+    with opened as folder, campaign.forecast() as forecast, Interrupt() as interrupt:
         try:
             with show_progress(progress, campaign.cells, time.monotonic_ns(), stderr, os.environ) as watcher:
                 campaign.run(folder, watcher, interrupt)
+            predictions = forecast.results()
         except KeyboardInterrupt:
-            status = ExitStatus.INTERRUPTED
-        document = campaign.document(folder)
+            status, predictions = ExitStatus.INTERRUPTED, {}
+        document = campaign.document(folder, predictions, [forecast.failure] if forecast.failure else [])
         folder.finish(document.to_json(), [cell.id for cell in campaign.cells])
     try:
         if as_json:

@@ -107,7 +107,8 @@ def _body(name: Text, said: Sequence[Said], two: bool) -> list[Row]:
 def _success(cell: Cell, g: Glyphs, narrow: bool) -> Said:
     rate = cell.success_rate
     value = Text(g.dash if rate.value is None else words.percent(rate.value), style=f"bold {rate_style(rate)}")
-    mark = Text("!" if cell.outcomes.broken else "", style="bold red")
+    marks = ["!"] * bool(cell.outcomes.broken) + [g.differs] * (cell.agrees is False)
+    mark = Text("".join(marks), style="bold red")
     return Text.assemble(mark, value), words.rate_interval(rate, g, whole=narrow)
 
 

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from testbed.report import factors, grid, lines, table, words
 from testbed.report.words import Glyphs
-from testbed.results.document import Document, ExpectationResult
+from testbed.results.document import Cell, Document, ExpectationResult
 from testbed.stats import Verdict
 
 PIPED_WIDTH = 200
@@ -75,7 +75,19 @@ def _legend(document: Document, g: Glyphs) -> list[Text]:
         meaning.append("> beyond deadline")
     if any(m.value is not None and (m.low is None or m.high is None) for m in medians):
         meaning.append(f"{g.ellipsis} not bounded")
-    return [Text(text, style="dim") for text in (*said, "; ".join(meaning))]
+    told = [Text(text, style="dim") for text in (*said, "; ".join(meaning))]
+    return [*told, *_agreement(document.cells, g)]
+
+
+def _agreement(cells: Sequence[Cell], g: Glyphs) -> list[Text]:
+    """How theory and kernel stand to each other."""
+    compared = [cell.agrees for cell in cells if cell.agrees is not None]
+    if not compared:
+        return []
+    counted = f"{sum(compared)} of {len(compared)} cells are as the model predicts (intervals joint over all, 95 %)"
+    if all(compared):
+        return [Text(counted, style="dim")]
+    return [Text(f"{counted}; {g.differs} marks the others", style="bold red")]
 
 
 _MARKS: Mapping[Verdict, str] = {Verdict.MET: "green", Verdict.MISSED: "bold red", Verdict.INCONCLUSIVE: "yellow"}

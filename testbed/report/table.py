@@ -2,7 +2,7 @@
 
 Rule 1: a row is never cut or wrapped to fit. What gives way, in this order: the long headings, the bars,
         the discovery times; then a leading factor becomes the heading of sections, and it starts again.
-Rule 2: the columns for unsupported and broken trials are there only when there are such trials.
+Rule 2: the columns for unsupported and broken trials, and for predictions, are there only when there are such.
 """
 
 from __future__ import annotations
@@ -111,13 +111,18 @@ def _table(cells: Sequence[Cell], varied: Sequence[str], layout: Layout, g: Glyp
         times["candidate_discovery_time"] = "discovery, ms" if layout.long else "discover ms"
     head = [words.factor_name(name) for name in shown]
     head += [name if layout.long else SHORT[name] for name in counts]
-    head += ["success rate, %" if layout.long or layout.bars else "success, %", *times.values()]
+    has_predictions = any(c.prediction is not None for c in cells)
+    predicted = [("predicted" if layout.long else "pred")] if has_predictions else []
+    head += ["success rate, %" if layout.long or layout.bars else "success, %", *predicted, *times.values()]
     left: Justify = "left"
-    justify = [left] * len(shown) + ["right"] * len(counts) + [left] * (1 + len(times))
+    right: Justify = "right"
+    justify = [left] * len(shown) + [right] * len(counts) + [left] + [right] * len(predicted) + [left] * len(times)
 
     columns = [_factor_column(cells, varied, layout.headings + i) for i in range(len(shown))]
     columns += [[_count(getattr(c.outcomes, name), name) for c in cells] for name in counts]
     columns.append([_rate(c.success_rate, BAR if layout.bars else 0, g) for c in cells])
+    if has_predictions:
+        columns.append([prediction(c, g) for c in cells])
     columns += [_times([c.metric(name).p50 for c in cells], g) for name in times]
     rows = list(zip(*columns, strict=True))
     return Table(layout, [Text(text, style="bold") for text in head], rows, justify)
@@ -132,6 +137,16 @@ def _factor_column(cells: Sequence[Cell], varied: Sequence[str], which: int) -> 
         texts.append(Text(values[-1], style="dim" if values == before else ""))
         before = values
     return texts
+
+
+def prediction(cell: Cell, g: Glyphs) -> Text:
+    """The predicted rate in per cent, marked where the trials do not agree."""
+    if cell.prediction is None:
+        return Text(g.dash, style="dim")
+    value = words.percent(cell.prediction.success_rate)
+    if cell.agrees is False:
+        return Text(f"{g.differs} {value}", style="bold red")
+    return Text(value, style="dim")
 
 
 def _count(count: int, name: str) -> Text:

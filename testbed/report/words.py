@@ -26,10 +26,11 @@ class Glyphs:
     eighths: str = " ▏▎▍▌▋▊▉"
     track: str = "░"
     rule: str = "─"
+    differs: str = "≠"
 
 
 UNICODE = Glyphs()
-ASCII = Glyphs("-", "..", "x", "|", "+", "x", "?", "#", "", ".", "-")
+ASCII = Glyphs("-", "..", "x", "|", "+", "x", "?", "#", "", ".", "-", "!=")
 
 
 def glyphs(encoding: str) -> Glyphs:

@@ -86,6 +86,21 @@ class Outcomes(Model):
     broken: NonNegativeInt
 
 
+class Prediction(Model):
+    """What the model says of a cell, before any network is made."""
+
+    success_rate: Share
+    low: Share
+    high: Share
+    """Both are `success_rate` itself where no die can change the outcome."""
+    source: Literal["model"] = "model"
+    method: Literal["exact", "simulated"]
+    n: NonNegativeInt
+    """How many trials were played in the model."""
+    time_to_traverse: Number | None
+    """The median, in seconds; null where it lies beyond the deadline."""
+
+
 class Cell(Model):
     """One combination of factors, and all of its trials."""
 
@@ -96,6 +111,10 @@ class Cell(Model):
     outcomes: Outcomes
     success_rate: Rate
     """direct / (direct + relayed + failed)."""
+    prediction: Prediction | None = None
+    """Null where the model cannot play the cell: an external program, a run that was interrupted."""
+    agrees: bool | None = None
+    """Whether the rate is what is predicted, by intervals that hold for all cells of the run together at 95 %."""
     candidate_discovery_time: Metric
     time_to_traverse: Metric
     connect_time: Metric

@@ -3,7 +3,9 @@
 Rule 1: every trial that finished is counted once: of a trial with several attempts the last, and the
         broken ones before it are named in the warnings. Nothing is left out silently.
 Rule 2: `unsupported` and `broken` trials enter no rate and no metric; they stand apart.
-Rule 3: a warning that many trials or cells share is said once, with how many they are.
+Rule 3: a cell agrees with its prediction where their intervals meet. The intervals are joint: at 95 % for all cells
+        of the run together (Bonferroni), because 81 single ones would cry wolf four times a run.
+Rule 4: a warning that many trials or cells share is said once, with how many they are.
 """
 
 from __future__ import annotations
@@ -17,7 +19,18 @@ from pydantic import JsonValue
 
 from testbed import stats
 from testbed.plan.outcomes import Outcome
-from testbed.results.document import SCHEMA, Cell, Document, ExpectationResult, Lab, Metric, Outcomes, Quantile, Rate
+from testbed.results.document import (
+    SCHEMA,
+    Cell,
+    Document,
+    ExpectationResult,
+    Lab,
+    Metric,
+    Outcomes,
+    Prediction,
+    Quantile,
+    Rate,
+)
 from testbed.results.record import METRICS, Record, sample, warning_kind
 from testbed.spec.model import Model
 from testbed.spec.scenario import Bound, Expectation
@@ -50,6 +63,8 @@ class Run:
     expect: Sequence[Expectation] = ()
     notes: Sequence[str] = field(default=())
     """Warnings that are about the run as a whole."""
+    predictions: Mapping[str, Prediction] = field(default_factory=dict)
+    """By cell, of those that the model can play."""
 
 
 def summarise(run: Run, records: Iterable[Record]) -> Document:
@@ -61,9 +76,9 @@ def summarise(run: Run, records: Iterable[Record]) -> Document:
     missing = sum(cell.trials - len(by_cell[cell.id]) for cell in run.cells)
     if missing:
         warnings.append(f"{missing} of {sum(c.trials for c in run.cells)} trials have not run")
-    cells = tuple(_cell(cell, by_cell[cell.id]) for cell in run.cells)
+    cells = tuple(_cell(cell, by_cell[cell.id], run.predictions) for cell in run.cells)
     expectations = tuple(_expectation(e, run.cells, by_cell) for e in run.expect)
-    warnings += [*_about_gates(run, expectations), *_about_numbers(cells)]
+    warnings += [*_about_gates(run, expectations), *_about_predictions(cells), *_about_numbers(cells)]
     return Document(
         schema_=SCHEMA,
         run=run.name,
@@ -136,7 +151,7 @@ def _sort(run: Run, records: Iterable[Record]) -> tuple[dict[str, list[Record]],
     return by_cell, superseded, strangers
 
 
-def _cell(planned: PlannedCell, records: Sequence[Record]) -> Cell:
+def _cell(planned: PlannedCell, records: Sequence[Record], predictions: Mapping[str, Prediction]) -> Cell:
     counts = {outcome.value: sum(r.outcome is outcome for r in records) for outcome in Outcome}
     counting = [r for r in records if r.outcome.counts]
     metrics = {name: _metric(unit, sample(counting, name)) for name, unit in METRICS.items()}
@@ -147,9 +162,23 @@ def _cell(planned: PlannedCell, records: Sequence[Record]) -> Cell:
             "trials": len(records),
             "outcomes": Outcomes(**counts),
             "success_rate": _rate(stats.wilson(counts["direct"], len(counting))),
+            "prediction": predictions.get(planned.id),
+            "agrees": _agrees(predictions.get(planned.id), counts["direct"], len(counting), len(predictions)),
             **metrics,
         }
     )
+
+
+def _agrees(prediction: Prediction | None, direct: int, n: int, cells: int) -> bool | None:
+    if prediction is None or not n:
+        return None
+    confidence = 1 - (1 - stats.CONFIDENCE) / cells
+    seen = stats.clopper_pearson(direct, n, confidence)
+    value, low, high = prediction.success_rate, prediction.success_rate, prediction.success_rate
+    if prediction.method == "simulated":
+        model = stats.clopper_pearson(round(value * prediction.n), prediction.n, confidence)
+        low, high = model.low, model.high
+    return low <= seen.high and seen.low <= high
 
 
 def _metric(unit: str, values: stats.Sample) -> Metric:
@@ -220,6 +249,16 @@ def _about_gates(run: Run, results: Sequence[ExpectationResult]) -> Iterator[str
             yield f"expectation {result.text!r} is about no cell of this run"
         elif result.verdict is stats.Verdict.INCONCLUSIVE and result.needed is None and result.success_rate.n:
             yield f"expectation {result.text!r} cannot be told by any number of trials: the rate seen lies on the bound"
+
+
+def _about_predictions(cells: Sequence[Cell]) -> Iterator[str]:
+    for cell in cells:
+        if cell.agrees is False and cell.prediction is not None and cell.success_rate.value is not None:
+            seen, predicted = (100 * rate for rate in (cell.success_rate.value, cell.prediction.success_rate))
+            yield (
+                f"cell {cell.id} is not as predicted: {predicted:.3g} % in the model, {seen:.3g} % of "
+                f"{cell.success_rate.n} trials here"
+            )
 
 
 def _about_numbers(cells: Sequence[Cell]) -> Iterator[str]:

@@ -27,16 +27,18 @@ from testbed.lab import links, namespaces, probe
 from testbed.lab.blueprint import Blueprint, Links, draw
 from testbed.plan.outcomes import Outcome
 from testbed.plan.trials import CellPlan, plan_cell, trial_seed
-from testbed.results.document import Document, Lab
+from testbed.results.document import Document, Lab, Prediction
 from testbed.results.folder import Folder, run_name
 from testbed.results.inputs import Manifest
 from testbed.results.record import CAPTURE_LOST, Key, Record, warning_kind
 from testbed.results.summary import PlannedCell, Run, plain, summarise
+from testbed.sim import prediction as sim
 from testbed.spec import scenario as spec
 from testbed.spec.loader import LoadedScenario
 from testbed.spec.scenario import Command
 from testbed.trial.attempt import GRACE, Settings
 from testbed.trial.engine import Engine, Finished
+from testbed.trial.forecast import Forecast
 from testbed.trial.interrupt import Interrupt
 from testbed.trial.pace import Pace
 from testbed.trial.work import CaptureKept, Task, broken, work
@@ -141,8 +143,14 @@ class Campaign:
                 watcher.finished(record, time.monotonic_ns())
                 _stop_where_captures_are_lost(record)
 
-    def document(self, folder: Folder) -> Document:
-        """What the trials gave so far."""
+    def forecast(self) -> Forecast:
+        """Begin to find out what the model says of the cells."""
+        scenario = self._loaded.scenario
+        settings = sim.Settings(scenario.deadline, scenario.setup_deadline, dict(scenario.parameters))
+        return Forecast(self.plans, settings, scenario.seed, scenario.trials)
+
+    def document(self, folder: Folder, predictions: Mapping[str, Prediction], notes: Sequence[str] = ()) -> Document:
+        """What the trials gave so far, beside what was predicted. `notes`: what a reader should know of the run."""
         scenario = self._loaded.scenario
         run = Run(
             name=folder.manifest.run,
@@ -152,7 +160,8 @@ class Campaign:
             environment=environment(),
             cells=self.cells,
             expect=scenario.expect,
-            notes=(*folder.notes, *_unknowns(self._loaded)),
+            notes=(*folder.notes, *notes, *_unknowns(self._loaded)),
+            predictions=predictions,
         )
         return summarise(run, folder.records())
 

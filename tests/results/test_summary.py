@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal
 
 import jsonschema  # type: ignore[import-untyped]  # comes with check-jsonschema
 import pytest
 
 from testbed.errors import ExitStatus, UsageError
-from testbed.results.document import Document, json_schema
+from testbed.results.document import Document, Prediction, json_schema
 from testbed.results.record import METRICS, Record
 from testbed.results.summary import Run, brief, describe, selects, summarise
 from testbed.spec.scenario import Bound, Command, Expectation
-from testbed.stats import Verdict
+from testbed.stats import Verdict, wilson
 from tests.results.build import fields, played, record, run
 
 ONE = [{"nat_a": "eim-eif"}]
@@ -41,7 +42,8 @@ def test_the_document_has_the_keys_of_the_design() -> None:
     assert document["schema"] == "testbed.result/1"
     assert document["lab"] == {"kernel": "host", "links": "wire", "time": "real"}
     (cell,) = document["cells"]
-    assert list(cell) == ["id", "factors", "trials", "outcomes", "success_rate", *METRICS]
+    assert list(cell) == ["id", "factors", "trials", "outcomes", "success_rate", "prediction", "agrees", *METRICS]
+    assert (cell["prediction"], cell["agrees"]) == (None, None)
     assert cell["outcomes"] == {"direct": 30, "relayed": 0, "failed": 0, "unsupported": 0, "broken": 0}
     assert cell["success_rate"] == {
         "value": 1.0, "low": 0.886487, "high": 1.0, "confidence": 0.95, "method": "wilson", "n": 30,
@@ -248,3 +250,39 @@ STATUS: list[tuple[str, list[str], list[Expectation], ExitStatus]] = [
 def test_exit_status(names: list[str], expect: list[Expectation], status: ExitStatus) -> None:
     made: Run = run(ONE, len(names), expect=expect)
     assert summarise(made, outcomes(*names)).exit_status() is status
+
+
+def predicted(direct: int, n: int, *, exact: bool = False) -> Prediction:
+    """A prediction of so many direct trials of `n`."""
+    rate = direct / n
+    low, high = (rate, rate) if exact else (wilson(direct, n).low, wilson(direct, n).high)
+    method: Literal["exact", "simulated"] = "exact" if exact else "simulated"
+    return Prediction(success_rate=rate, low=low, high=high, method=method, n=n, time_to_traverse=0.1)
+
+
+PREDICTIONS: list[tuple[str, int, int, Prediction, int, bool | None]] = [
+    ("all direct, as must be", 30, 30, predicted(1, 1, exact=True), 1, True),
+    ("a single failure refutes what cannot fail", 29, 30, predicted(1, 1, exact=True), 1, False),
+    ("none at all refutes what must be", 0, 30, predicted(1, 1, exact=True), 1, False),
+    ("what chance decides has two intervals, which meet", 24, 30, predicted(180, 200), 1, True),
+    ("or do not", 12, 30, predicted(180, 200), 1, False),
+    ("a cell alone may not stray so far", 19, 30, predicted(180, 200), 1, False),
+    ("as one among eighty-one may", 19, 30, predicted(180, 200), 81, True),
+    ("without trials there is nothing to compare", 0, 0, predicted(1, 1, exact=True), 1, None),
+]
+
+
+@pytest.mark.parametrize(
+    ("sentence", "direct", "n", "prediction", "cells", "agrees"), PREDICTIONS, ids=[row[0] for row in PREDICTIONS]
+)
+def test_agreement_with_a_prediction(
+    sentence: str, direct: int, n: int, prediction: Prediction, cells: int, agrees: bool | None
+) -> None:
+    made = run(fields(nat_a=[f"kind-{number}" for number in range(cells)]), trials=n)
+    predictions = {cell.id: prediction for cell in made.cells}
+    first = made.cells[0].id
+    records = [record(first, index, "direct" if index < direct else "relayed") for index in range(n)]
+    document = summarise(replace(made, predictions=predictions), records)
+    assert document.cells[0].agrees is agrees, sentence
+    told = [text for text in document.warnings if "not as predicted" in text]
+    assert bool(told) is (agrees is False), sentence
