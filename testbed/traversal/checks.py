@@ -161,7 +161,9 @@ class Checks:
         """Nominate what Rule 4 kept, if there is nothing better; said when a round is over."""
         kept = [pair for pair in self._pairs.values() if pair.answered_from is not None and not pair.is_given_up]
         if kept:
-            self._nominate(min(kept, key=lambda pair: (pair.rtt or 0, pair.remote)), now)
+            # An address that a check taught us may be one that the other end has stopped to learn from.
+            learnt = CandidateType.PEER_REFLEXIVE
+            self._nominate(min(kept, key=lambda pair: (pair.remote_type is learnt, pair.rtt or 0)), now)
 
     # ---- the contract
 
