@@ -74,6 +74,7 @@ def test_lateness(sentence: str, steps: list[int], largest: int, found: Lateness
 def test_a_report_can_be_written_and_read() -> None:
     report = WireReport(
         scheduling="fifo",
+        busy=12_000_000,
         sent=3,
         ring_drops=1,
         truncated=2,
