@@ -66,7 +66,7 @@ class SpecError(UsageError):
 
 
 class MachineError(TestbedError):
-    """This machine cannot do what was asked. `mend` is the command that would change that."""
+    """What was asked is more than this machine can do. `mend` is the command that would change that."""
 
     exit_status = ExitStatus.MACHINE
 
