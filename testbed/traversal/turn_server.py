@@ -18,6 +18,7 @@ from random import Random
 from typing import TypeAlias
 
 from testbed.datagram import Datagram, Endpoint
+from testbed.plan.seeds import derive
 from testbed.traversal import stun
 from testbed.traversal.stun import Attribute, Kind, Message, Method, StunFormatError, Value
 from testbed.traversal.turn import UDP, decode_channel_data, encode_channel_data
@@ -111,6 +112,7 @@ class TurnServer:
         """`loopback_peers`: whether peers at 127.0.0.0/8 are relayed to; for tests, they are refused otherwise."""
         self._local, self._rng, self._capacity = local, rng, capacity
         self._loopback_peers = loopback_peers
+        self._seed = rng.getrandbits(63)
         self._authenticator = Authenticator(realm, passwords, rng)
         self._allocations: dict[Endpoint, _Allocation] = {}
         self._by_relay: dict[Endpoint, _Allocation] = {}
@@ -256,7 +258,9 @@ class TurnServer:
             return
         opening.tries += 1
         even = opening.request.number(Attribute.EVEN_PORT)
-        port = self._rng.randrange(RELAY_PORTS.start, RELAY_PORTS.stop, 1 if even is None else 2)
+        # A client's port is its own draw: which of two asks first must not decide who gets which.
+        die = Random(derive(self._seed, str(opening.client), opening.tries))
+        port = die.randrange(RELAY_PORTS.start, RELAY_PORTS.stop, 1 if even is None else 2)
         count = 2 if even is not None and even & EVEN_AND_NEXT else 1
         opening.wanted = [Endpoint(self._local.host, port + index) for index in range(count)]
         for endpoint in opening.wanted:
