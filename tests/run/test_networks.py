@@ -107,7 +107,7 @@ def test_what_a_network_allows(row: Row, tmp_path: Path) -> None:
     (tmp_path / "topologies/net.yaml").write_text(row.topology)
     scenario(
         tmp_path,
-        f"topology: net\nmatrix: {{{row.matrix}, agent: [quic, udp]}}\ntrials: 2\ndeadline: 2s\nsetup_deadline: 4s\n",
+        f"topology: net\nmatrix: {{{row.matrix}, agent: [quic, udp]}}\ntrials: 1\ndeadline: 2s\nsetup_deadline: 4s\n",
     )
     ran = call("run", "own.yaml", "--out", "out", "--capture", "none", at=tmp_path)
     assert ran.status == 0, ran.err
