@@ -161,3 +161,13 @@ def test_an_interrupt_that_is_ignored_stays_ignored(tmp_path: Path) -> None:
     running.kill(signal.SIGINT)
     assert running.wait().status == 0
     assert {r.outcome for r in records(tmp_path / "out")} == {Outcome.DIRECT}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="sudo makes root of somebody")
+def test_what_a_run_under_sudo_makes_belongs_to_its_caller(tmp_path: Path) -> None:
+    scenario(tmp_path, QUICK)
+    sudo = {"SUDO_UID": "65534", "SUDO_GID": "65534"}
+    assert call("run", "own.yaml", "--out", "deep/out", "--capture", "all", at=tmp_path, env=sudo).status == 0
+    made = [path for path in tmp_path.rglob("*") if path.name != "own.yaml"]
+    assert len(made) > 8
+    assert {(path.stat().st_uid, path.stat().st_gid) for path in made} == {(65534, 65534)}
