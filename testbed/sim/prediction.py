@@ -2,9 +2,10 @@
 
 Rule 1: an outcome that no die can change is *exact*: one trial is played, and its rate is 0 or 1. Everything else is
         *simulated*: as many trials as the lab would run, with the lab's seeds, and an interval for that number.
-Rule 2: no die can change an outcome if no link is random, if the strategy never looks at the number of a port, and if
-        no NAT can run short of ports or let two ends meet on one. A NAT may still draw its ports at random: with
-        other numbers the same packets pass. Its times are then exact to the few nanoseconds that a digit takes.
+Rule 2: no die can change an outcome if no link is random, if the strategy's rounds are plain ones, which never look at
+        the number of a port, and if no NAT can run short of ports or let two ends meet on one. A NAT may still draw
+        its ports at random: with other numbers the same packets pass. Its times are then exact to the few nanoseconds
+        that a digit takes.
 Rule 3: a trial in which the dice change nothing is not played again. Where links lose, duplicate, corrupt or reorder
         but do not jitter, one trial is played on the same links without that; the n-th frame of a line has the same
         fate whatever its time (link/model.py), so a seed whose dice let every frame of that trial pass would repeat it.
@@ -29,12 +30,11 @@ from testbed.sim.trial import Played, Settings, can_play, play
 from testbed.spec.link import Impairment
 from testbed.spec.profile import Dependence
 from testbed.stats import CONFIDENCE, Proportion, Sample, wilson
+from testbed.traversal.strategies import strategy
 from testbed.units import seconds
 
 Source = Literal["exact", "simulated"]
 
-BLIND = frozenset({"reflexive", "relay-only"})
-"""Strategies that never look at the number of a port."""
 AMPLE = 1024
 """Endpoints and mappings that a NAT has to spare for two ends: with as many it never runs short of them."""
 APART = 1 << 50
@@ -62,21 +62,21 @@ def predict_cell(plan: CellPlan, settings: Settings, seed: int, trials: int) -> 
 
     Raises UsageError where the cell cannot be played (`can_play`).
     """
-    if is_certain(plan):
+    if is_certain(plan, settings):
         return _summary("exact", [play(plan, settings, trial_seed(seed, plan.id, 0))], settings)
     return _summary("simulated", list(_trials(plan, settings, seed, trials)), settings)
 
 
-def is_certain(plan: CellPlan) -> bool:
+def is_certain(plan: CellPlan, settings: Settings) -> bool:
     """Whether no die can change how a trial of the cell comes out (Rule 2)."""
-    return _is_blind(plan) and not any(
+    return _is_blind(plan, settings) and not any(
         impairment.is_random for cable in plan.network.cables for impairment in (cable.link.up, cable.link.down)
     )
 
 
-def _is_blind(plan: CellPlan) -> bool:
+def _is_blind(plan: CellPlan, settings: Settings) -> bool:
     """Whether ports are but names in this cell."""
-    return plan.strategy in BLIND and all(
+    return strategy(plan.strategy, settings.parameters).is_plain and all(
         _is_ample(plan.network, name, plan.ends) for name, box in plan.network.boxes.items() if box.translation
     )
 
@@ -99,7 +99,7 @@ def _is_ample(network: Network, name: str, ends: tuple[str, str]) -> bool:
 def _trials(plan: CellPlan, settings: Settings, seed: int, trials: int) -> Iterator[Played]:
     routes, seeds = Routes(plan.network), [trial_seed(seed, plan.id, index) for index in range(trials)]
     jitters = any(line.impairment.jitter for line in routes.lines)
-    if jitters or not _is_blind(plan):
+    if jitters or not _is_blind(plan, settings):
         yield from (play(plan, settings, one, routes=routes) for one in seeds)
         return
     undisturbed = play(plan, settings, seeds[0], routes=routes, certainty=_without_chance)

@@ -9,10 +9,10 @@ Both ends start at the same instant; a lab's start some milliseconds apart.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 from testbed.datagram import Endpoint
 from testbed.errors import UsageError
@@ -20,6 +20,7 @@ from testbed.plan.outcomes import Claim, End, Outcome, Passage, Verdict, judge
 from testbed.plan.seeds import derive
 from testbed.plan.trials import CellPlan
 from testbed.sim.network import Attached, Certainty, Crowded, Lost, Machine, Seen, VirtualNetwork
+from testbed.sim.quic_end import QuicEnd
 from testbed.sim.routes import Routes
 from testbed.spec.scenario import Command
 from testbed.traversal.candidates import Role
@@ -50,9 +51,8 @@ class Peer(Machine, Protocol):
         """A socket that was asked for cannot be bound."""
 
 
-MakePeer: TypeAlias = "type[UdpPeer]"
-ENDS: Mapping[str, MakePeer] = {"udp": UdpPeer, "quic": UdpPeer}
-"""Agent -> the machine that plays it. QUIC's rounds are the same; its handshake through the relay is not played."""
+ENDS: Mapping[str, Callable[..., Peer]] = {"udp": UdpPeer, "quic": QuicEnd}
+"""Agent -> the machine that plays it. UDP's is the agent's own."""
 
 
 @dataclass(frozen=True, slots=True)

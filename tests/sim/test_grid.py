@@ -67,10 +67,11 @@ def test_it_does_not_matter_who_is_who(session_reply: bool) -> None:
         assert connects(one, other, session_reply) is connects(other, one, session_reply), (one, other)
 
 
+@pytest.mark.parametrize("agent", ["udp", "quic"])
 @pytest.mark.parametrize("seed", range(2, 8))
-def test_a_path_with_a_mapping_for_each_direction_does_not_hang_on_its_ports(seed: int) -> None:
+def test_a_path_with_a_mapping_for_each_direction_does_not_hang_on_its_ports(seed: int, agent: str) -> None:
     """Neither end has an address of the other's that the other sends from; many pairs are as quick as each other."""
-    assert trial(cell(nat_a="apdm-eif", nat_b="apdm-eif"), seed).verdict.outcome is Outcome.DIRECT
+    assert trial(cell(agent=agent, nat_a="apdm-eif", nat_b="apdm-eif"), seed).verdict.outcome is Outcome.DIRECT
 
 
 def test_session_reply_takes_nothing_away() -> None:

@@ -38,11 +38,13 @@ def lossy(**impairments: int) -> dict[str, Node]:
         pytest.param(cell(nat_a=SHARED), True, id="overloading by one end alone"),
         pytest.param(cell(ONE_HOME, nat=SHARED), False, id="two ends that may meet on one port"),
         pytest.param(cell(ONE_HOME, nat="eim-eif"), True, id="two ends behind a NAT that keeps them apart"),
+        pytest.param(cell(strategy="port-prediction"), False, id="a strategy that looks at ports"),
+        pytest.param(cell(strategy="relay-only"), True, id="a strategy that looks at nothing"),
         pytest.param(cell(nat_a=NatProfile(mapping=Dependence.NONE)), True, id="a firewall has no ports"),
     ],
 )
 def test_what_no_die_can_change(plan: CellPlan, certain: bool) -> None:
-    assert is_certain(plan) is certain
+    assert is_certain(plan, SETTINGS) is certain
 
 
 @pytest.mark.parametrize(("kind", "rate"), [("eim-apdf", 1.0), ("apdm-apdf", 0.0)])
