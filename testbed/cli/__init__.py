@@ -24,6 +24,7 @@ COMMANDS = {
     "predict": ("testbed.cli.predict", "Predict a scenario: what does theory say, before any network is made?"),
     "check": ("testbed.cli.check", "Check topologies, NAT profiles and scenarios; say all that is wrong."),
     "list": ("testbed.cli.list_", "List the topologies, profiles, scenarios and agents there are."),
+    "nat": ("testbed.cli.nat", "NATs: list them, show one, test whether each is what it says."),
     "up": ("testbed.cli.up", "Hold a lab until Ctrl-C, for a person to work in."),
     "exec": ("testbed.cli.exec_", "Run a command in a node of a lab that `up` holds."),
     "ls": ("testbed.cli.ls", "List the labs that `up` holds on this machine."),

@@ -141,11 +141,11 @@ class Netfilter:
             if kind == _ERROR and (number := -struct.unpack_from("=i", answer)[0]):
                 raise _refusal(number, _words(answer), header, 0)
 
-    def dump(self, command: int, body: bytes = b"") -> Iterator[bytes]:
-        """Every object that an nf_tables command lists, as its attributes."""
+    def dump(self, command: int, body: bytes = b"", *, subsystem: int = _NFTABLES) -> Iterator[bytes]:
+        """Every object that a command lists, of nf_tables unless said, as its attributes."""
         length = HEADER.size + GENERIC + len(body)
         generic = struct.pack(">BBH", FAMILY_IPV4, 0, 0)
-        header = HEADER.pack(length, _NFTABLES << 8 | command, _REQUEST | _DUMP, 1, 0)
+        header = HEADER.pack(length, subsystem << 8 | command, _REQUEST | _DUMP, 1, 0)
         self.socket.sendto(header + generic + body, (0, 0))
         while True:
             for kind, _, answer in messages(self.socket.recv(1 << 17)):

@@ -1,0 +1,135 @@
+"""What an observation means, in the words of a profile.
+
+Rule 1: pure functions of what was seen; the tests have a row for each answer.
+Rule 2: what fits no word of RFC 4787 is said as it was seen, and so agrees with no profile.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from enum import StrEnum
+from itertools import pairwise
+
+from testbed.datagram import Endpoint
+from testbed.spec.profile import Dependence, Hairpinning, Refresh, Unsolicited
+from testbed.units import format_duration
+
+NOTHING = "nothing passes"
+_MILLISECOND = 1_000_000
+
+
+class Reaction(StrEnum):
+    """What comes back for a packet that nothing permits."""
+
+    SILENCE = "silence"
+    ICMP = "an ICMP error"
+    RESET = "a reset"
+    ARRIVES = "it arrives"
+
+
+def mapping_of(own: Endpoint, seen: Sequence[Endpoint | None]) -> str:
+    """From how one socket is seen by: a remote, a new port of it, a new address, the first remote again."""
+    first, new_port, new_address, again = seen
+    if None in seen:
+        return NOTHING
+    if all(endpoint == own for endpoint in seen):
+        return Dependence.NONE.value
+    if again != first:
+        return "a mapping changes by itself"
+    return _dependence(new_port == first, new_address == first)
+
+
+def filtering_of(first: bool, new_port: bool, new_address: bool) -> str:
+    """From who may answer: the remote itself, a new port of it, a new address."""
+    return _dependence(new_port, new_address) if first else NOTHING
+
+
+def _dependence(new_port: bool, new_address: bool) -> str:
+    match new_port, new_address:
+        case True, True:
+            return Dependence.ENDPOINT_INDEPENDENT.value
+        case True, False:
+            return Dependence.ADDRESS_DEPENDENT.value
+        case False, False:
+            return Dependence.ADDRESS_AND_PORT_DEPENDENT.value
+        case _:
+            return "dependent on the port alone"
+
+
+def preserved(pairs: Sequence[tuple[int, int]]) -> str:
+    """From (inside port, external port) of free ports."""
+    kept = sum(inside == external for inside, external in pairs)
+    if not pairs:
+        return NOTHING
+    return "true" if kept == len(pairs) else "false" if kept == 0 else f"{kept} of {len(pairs)} are kept"
+
+
+def step_of(ports: Sequence[int]) -> int | None:
+    """The step between ports assigned one after another; None where there is none.
+
+    One difference may be another: the sequence has begun again, or a port was taken.
+    """
+    differences = Counter(after - before for before, after in pairwise(ports))
+    if len(ports) < 4:
+        return None
+    (step, count), *_ = differences.most_common(1)
+    return step if count >= len(ports) - 2 and step != 0 else None
+
+
+def alternating(ports: Sequence[int], step: int) -> bool:
+    """Whether ports follow each other in this step, give or take the one that parity asks for."""
+    return all(abs(after - before - step) <= 1 for before, after in pairwise(ports))
+
+
+def parity(pairs: Sequence[tuple[int, int]]) -> str:
+    """From (inside port, external port) of ports that were not preserved."""
+    return "true" if all(inside % 2 == external % 2 for inside, external in pairs) else "false"
+
+
+def unsolicited_of(datagram: Reaction | None, segment: Reaction) -> str:
+    """From what a datagram and a SYN meet; `datagram` None where the network forwards none."""
+    known = {
+        (Reaction.SILENCE, Reaction.SILENCE): Unsolicited.DROP,
+        (Reaction.ICMP, Reaction.ICMP): Unsolicited.ICMP_UNREACHABLE,
+        (Reaction.SILENCE, Reaction.RESET): Unsolicited.TCP_RESET,
+        # a stack of its own: no such port
+        (Reaction.ICMP, Reaction.RESET): Unsolicited.ACCEPT,
+    }
+    for (one, other), behaviour in known.items():
+        if datagram in (None, one) and segment is other:
+            return behaviour.value
+    return f"{datagram or 'nothing'} for UDP, {segment} for TCP"
+
+
+def hairpinning_of(source: Endpoint | None, own: Endpoint, external: Sequence[str]) -> str:
+    """From the source that an inside host sees on another's packet to its external endpoint."""
+    if source is None:
+        return Hairpinning.NONE.value
+    if source == own:
+        return Hairpinning.INTERNAL_SOURCE.value
+    return Hairpinning.EXTERNAL_SOURCE.value if source.host in external else f"source {source}"
+
+
+def refresh_of(outbound: bool, inbound: bool) -> str:
+    """From which packets have kept a mapping alive."""
+    match outbound, inbound:
+        case True, True:
+            return Refresh.BOTH.value
+        case True, False:
+            return Refresh.OUTBOUND.value
+        case False, True:
+            return Refresh.INBOUND.value
+        case _:
+            return "neither"
+
+
+def lifetime_of(declared: int, left: int, elapsed: int, exactness: int) -> str:
+    """The lifetime that the kernel's timer shows. All in nanoseconds.
+
+    `left`: what the timer had left; `elapsed`: since before the packet that set it. What is declared is said where the
+    timer can have been set to it.
+    """
+    if left - exactness <= declared <= left + elapsed + exactness:
+        return format_duration(declared)
+    return f"about {format_duration(round(left, -6) if left >= _MILLISECOND else left)}"

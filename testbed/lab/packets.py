@@ -1,0 +1,100 @@
+"""Packets that no socket would send, and what raw sockets hear: the one door to scapy.
+
+Rule 1: scapy is imported when the first packet is made (a third of a second); whoever forks calls `warm` before.
+Rule 2: packets are bytes from the IP header on; scapy computes lengths and checksums, and sends nothing itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from testbed.datagram import Endpoint
+
+TIME_EXCEEDED = 11
+"""The ICMP error of a router on the way (RFC 792)."""
+SYN, ACK, SYN_ACK = "S", "A", "SA"
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A TCP segment, as far as anybody here looks."""
+
+    source: Endpoint
+    destination: Endpoint
+    flags: str
+    """As scapy writes them: `S`, `SA`, `PA`, `R`."""
+    sequence: int
+    acknowledged: int
+
+
+@dataclass(frozen=True, slots=True)
+class IcmpError:
+    """An ICMP error, and which packet it is about."""
+
+    kind: int
+    reporter: str
+    source: Endpoint
+    """Of the packet that it is about."""
+    destination: Endpoint
+
+
+def warm() -> None:
+    """Import scapy now."""
+    _layers()
+
+
+def segment(source: Endpoint, destination: Endpoint, flags: str, sequence: int, acknowledged: int = 0) -> bytes:
+    """A TCP segment without data and options."""
+    layers = _layers()
+    tcp = layers.TCP(sport=source.port, dport=destination.port, flags=flags, seq=sequence, ack=acknowledged)
+    return bytes(layers.IP(src=source.host, dst=destination.host) / tcp)
+
+
+def time_exceeded(reporter: str, source: Endpoint, destination: Endpoint) -> bytes:
+    """What a router at `reporter` tells `source` of a UDP datagram to `destination`, as the router saw it."""
+    layers = _layers()
+    about = layers.IP(src=source.host, dst=destination.host, ttl=1) / layers.UDP(
+        sport=source.port, dport=destination.port
+    )
+    return bytes(layers.IP(src=reporter, dst=source.host) / layers.ICMP(type=TIME_EXCEEDED) / about / bytes(8))
+
+
+def datagram(source: Endpoint, destination: Endpoint, data: bytes) -> bytes:
+    """A UDP datagram from any address."""
+    layers = _layers()
+    udp = layers.UDP(sport=source.port, dport=destination.port)
+    return bytes(layers.IP(src=source.host, dst=destination.host) / udp / data)
+
+
+def read_segment(packet: bytes) -> Segment | None:
+    """The TCP segment in a packet; None where there is none."""
+    layers = _layers()
+    ip = layers.IP(packet)
+    if not ip.haslayer(layers.TCP):
+        return None
+    tcp = ip[layers.TCP]
+    return Segment(Endpoint(ip.src, tcp.sport), Endpoint(ip.dst, tcp.dport), str(tcp.flags), int(tcp.seq), int(tcp.ack))
+
+
+def read_icmp_error(packet: bytes) -> IcmpError | None:
+    """The ICMP error about a UDP or TCP packet; None where it is something else."""
+    layers = _layers()
+    ip = layers.IP(packet)
+    if not ip.haslayer(layers.ICMP):
+        return None
+    for inner, transport in ((layers.IPerror, layers.UDPerror), (layers.IPerror, layers.TCPerror)):
+        if ip.haslayer(inner) and ip.haslayer(transport):
+            about, ports = ip[inner], ip[transport]
+            return IcmpError(
+                int(ip[layers.ICMP].type),
+                ip.src,
+                Endpoint(about.src, ports.sport),
+                Endpoint(about.dst, ports.dport),
+            )
+    return None
+
+
+def _layers() -> Any:
+    return import_module("scapy.layers.inet")
