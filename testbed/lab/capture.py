@@ -30,6 +30,7 @@ MOST_BYTES = 256 << 20
 """Of packets that one lab keeps in memory; beyond it they are counted as drops."""
 _ETHERNET = 14
 _UDP = 17
+_CLOCK_NOTE = "; CLOCK_MONOTONIC = these times "
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +128,10 @@ class Capture:
     def write(
         self, *, secrets: Sequence[str] = (), comment: str = "", describe: Callable[[str, Packet], str] | None = None
     ) -> Iterator[bytes]:
-        """The capture as a pcapng file. `describe`: (box, packet) -> a comment on it, or nothing."""
+        """The capture as a pcapng file, which says how its clock stands to CLOCK_MONOTONIC.
+
+        `describe`: (box, packet) -> a comment on it, or nothing.
+        """
         points = [(box.name, index) for box in self._boxes for index in box.points]
         place = {point: number for number, point in enumerate(points)}
         names = {(box.name, index): name for box in self._boxes for index, name in box.points.items()}
@@ -143,7 +147,7 @@ class Capture:
             for box, packet in self._in_order()
         )
         shown = [pcapng.Point(f"{box}/{names[box, index]}") for box, index in points]
-        return pcapng.encode(shown, seen, secrets, comment)
+        return pcapng.encode(shown, seen, secrets, f"{comment}{_CLOCK_NOTE}{shift:+d} ns")
 
     def _in_order(self) -> Iterable[tuple[str, Packet]]:
         everything = ((box.name, packet) for box in self._boxes for packet in box.packets)
@@ -162,6 +166,12 @@ class Capture:
 def _join(threads: Sequence[Thread]) -> None:
     for thread in threads:
         thread.join()
+
+
+def monotonic_of(comment: str) -> int | None:
+    """What to add to the times of a capture with this comment to have CLOCK_MONOTONIC; None where it does not say."""
+    shift = comment.rpartition(_CLOCK_NOTE)[2].removesuffix(" ns")
+    return int(shift) if _CLOCK_NOTE in comment and shift[1:].isdecimal() else None
 
 
 def read_udp(packet: Packet) -> UdpPacket | None:
