@@ -49,6 +49,12 @@ def file_name(text: str) -> str:
     return name if name == text else f"{name}-{blake2b(text.encode(), digest_size=4).hexdigest()}"
 
 
+def capture_name(key: Key) -> str:
+    """The file of a trial's packets, in `captures/`."""
+    again = f"-attempt{key.attempt}" if key.attempt > 1 else ""
+    return f"{file_name(key.cell)}-{key.index}{again}.pcapng"
+
+
 class Folder:
     """An open results folder. Make one with `create` or `resume`; close it, or use it as a context."""
 
@@ -151,8 +157,7 @@ class Folder:
         folder = self.path / CAPTURES
         with explained(folder):
             make_folder(folder, self._owner, lambda _: None)
-        again = f"-attempt{key.attempt}" if key.attempt > 1 else ""
-        return folder / f"{file_name(key.cell)}-{key.index}{again}.pcapng"
+        return folder / capture_name(key)
 
     def adopt(self, path: Path) -> None:
         """Give a file that another process wrote here to the folder's owner."""
