@@ -71,6 +71,8 @@ class Played:
     verdict: Verdict
     events: Mapping[str, Sequence[Event]]
     """Of both ends."""
+    seen: Mapping[str, Sequence[Seen]]
+    """The datagrams at the interfaces of both ends, in order."""
     lost: Sequence[Lost]
     offered: Sequence[int]
     """Frames that each line of `Routes.lines` was offered."""
@@ -183,6 +185,7 @@ class _Trial:
         return Played(
             verdict,
             said,
+            {name: attached.seen for name, (_, attached) in self._ends.items()},
             self._network.lost,
             tuple(self._network.offered),
             _slower(_between(_first(s, Start), _first(s, Gathered)) for s in said.values()),
