@@ -15,7 +15,6 @@ be acknowledged is so at once, and connections neither end by themselves nor ref
 from __future__ import annotations
 
 from collections.abc import Sequence
-from hashlib import blake2s
 from random import Random
 
 from testbed.datagram import Datagram, Endpoint
@@ -27,13 +26,13 @@ from testbed.sim.quic_connection import (
     Path,
     Received,
     ToldByFrame,
-    is_hello,
-    read,
 )
+from testbed.sim.quic_greetings import Greeter
 from testbed.sim.quic_paths import Paths
+from testbed.sim.quic_switch import Switch
 from testbed.traversal import events as vocabulary
 from testbed.traversal import rounds, stun
-from testbed.traversal.application import Codec, Greetings, Heard
+from testbed.traversal.application import Codec
 from testbed.traversal.candidates import CandidateType, Description, Role
 from testbed.traversal.checks import CheckSent, RemoteLearnt, Selected
 from testbed.traversal.demultiplex import Protocol, classify
@@ -42,9 +41,6 @@ from testbed.traversal.introduction import Introduction, Learnt, RelayedData, Re
 from testbed.traversal.punching import CloseBase, OpenBase, Punching, Tell
 from testbed.traversal.rendezvous import ServerAddresses
 from testbed.traversal.strategies import Strategy
-
-RELAYED, DIALLED = "relayed", "dialled"
-"""Its connections: one that began at the relay, one that was direct from the beginning."""
 
 
 class QuicEnd:
@@ -64,7 +60,7 @@ class QuicEnd:
         rng: Random,
     ) -> None:
         """`bases`: our own sockets' addresses, the first of which talks to relay and signalling."""
-        self._name, self._role, self._strategy, self._bases = name, role, strategy, list(bases)
+        self._name, self._role, self._strategy, self._bases = name, role, strategy, tuple(bases)
         self._deadline, self._setup_deadline = deadline, setup_deadline
         fingerprint, self._password = rng.randbytes(16).hex(), rng.randbytes(12).hex()
         self._introduction = Introduction(
@@ -80,16 +76,11 @@ class QuicEnd:
         )
         self._punching = Punching(role, bases, strategy, servers.stun, fingerprint, self._password, rng)
         self._rounds = self._punching.rounds
-        self._codec: Codec | None = None
-        self._tokens: dict[str, str] = {}
-        self._connections: dict[str, Connection] = {}
-        self._aliases: dict[Path, Path] = {}
-        self._greetings = {RELAYED: Greetings(), DIALLED: Greetings()}
-        self._direct: Connection | None = None
+        self._switch = Switch(role, bases)
+        self._greeter = Greeter(self._switch, self._introduction)
         self._paths: Paths | None = None
-        self._came_by: Path | None = None
         self._give_up_at: int | None = None
-        self._is_checking = self._is_dialling = self._is_exhausted = self._is_connected = False
+        self._is_checking = self._is_dialling = self._is_exhausted = False
         self._events: list[Event | OpenBase | CloseBase] = []
         self.is_failed = False
         """Whether this end has given up."""
@@ -111,7 +102,7 @@ class QuicEnd:
                 if not self._introduction.receive_message(message, datagram, now):
                     self._punching.receive_message(message, datagram, now)
             case Protocol.QUIC:
-                self._receive_quic(datagram.data, Path(datagram.destination, datagram.source), now)
+                self._switch.receive(datagram.data, Path(datagram.destination, datagram.source), now)
             case _:
                 self._introduction.receive(datagram, now)
         self._advance(now)
@@ -120,7 +111,7 @@ class QuicEnd:
         """The earliest of everything that waits."""
         if self.is_failed:
             return None
-        times = [machine.next_timeout() for machine in (*self._machines(), *self._greetings.values())]
+        times = [machine.next_timeout() for machine in (*self._machines(), self._greeter)]
         times.append(self._give_up_at)
         return min((time for time in times if time is not None), default=None)
 
@@ -132,6 +123,7 @@ class QuicEnd:
             machine.handle_timeout(now)
         if self._give_up_at is not None and self._give_up_at <= now:
             self._give_up_at, self.is_failed = None, True
+            self._switch.close()
             reason = (
                 "no direct path by the deadline" if self._is_checking else "no round within the time for setting up"
             )
@@ -141,12 +133,11 @@ class QuicEnd:
     def datagrams_to_send(self, now: int) -> list[Datagram]:
         """Of all parts."""
         sent: list[Datagram] = []
-        for connection in self._connections.values():
-            for data, path in connection.transmit(now):
-                if self._is_direct(path):
-                    sent.append(Datagram(path.local, path.remote, data))
-                else:
-                    self._introduction.send_relayed(data, now)
+        for data, path in self._switch.transmit(now):
+            if self._switch.is_direct(path):
+                sent.append(Datagram(path.local, path.remote, data))
+            else:
+                self._introduction.send_relayed(data, now)
         return sent + self._introduction.datagrams_to_send(now) + self._punching.datagrams_to_send(now)
 
     def events(self) -> list[Event | OpenBase | CloseBase]:
@@ -156,7 +147,7 @@ class QuicEnd:
 
     def base_opened(self, base: Endpoint, now: int) -> None:
         """A socket that was asked for is bound."""
-        self._bases.append(base)
+        self._switch.add_base(base)
         self._punching.base_opened(base, now)
         self._advance(now)
 
@@ -166,7 +157,7 @@ class QuicEnd:
         self._advance(now)
 
     def _machines(self) -> tuple[Introduction | Punching | Connection, ...]:
-        return (self._introduction, self._punching, *self._connections.values())
+        return (self._introduction, self._punching, *self._switch)
 
     # ---- what follows from what
 
@@ -178,13 +169,13 @@ class QuicEnd:
                 case Learnt(description=description):
                     self._learn(description, now)
                 case RelayReachable(local=local, remote=remote):
-                    self._dial(Path(local, remote))
+                    self._switch.dial(Path(local, remote))
                 case RelayedData(data=data) if data and (path := self._relay_path()) is not None:
-                    self._receive_quic(data, path, now)
+                    self._switch.receive(data, path, now)
                 case Told(body=body):
                     self._hear_punch(body, now)
-        for name, connection in list(self._connections.items()):
-            self._take_all(name, connection, now)
+        for connection in self._switch:
+            self._take_all(connection, now)
         if not self.is_failed:
             self._start_rounds(now)
             self._punching.advance(now, lambda action: self._takes(action, now))
@@ -192,15 +183,12 @@ class QuicEnd:
         self._advance_paths(now)
         self._conclude(now)
         if not self.is_failed:
-            self._greet(now)
+            self._greeter.greet(now)
 
     def _learn(self, description: Description, now: int) -> None:
         introduction = self._introduction
-        self._codec = Codec(self._role, self._password, description.password)
-        secret = "/".join(sorted((self._password, description.password)))
-        self._tokens = {
-            name: blake2s(f"{name}/{secret}".encode(), digest_size=6).hexdigest() for name in self._greetings
-        }
+        self._greeter.introduce(Codec(self._role, self._password, description.password))
+        self._switch.introduce(self._password, description.password)
         self._punching.learn(description, introduction.candidates, depends=introduction.depends, now=now)
         if self._is_dialling:
             self._punching.aim_at_candidates()
@@ -227,11 +215,11 @@ class QuicEnd:
             self._is_checking, self._give_up_at = True, now + self._deadline
 
     def _start_rounds(self, now: int) -> None:
-        connection, plan = self._connections.get(RELAYED), self._strategy.rounds
+        connection, plan = self._switch.relayed, self._strategy.rounds
         if self._rounds.number or (self._role is Role.CONTROLLED and plan):
             return
         is_first_plain = bool(plan) and plan[0].is_plain
-        is_ready = connection is not None and self._is_greeted(RELAYED)
+        is_ready = connection is not None and self._greeter.is_relayed
         if connection is not None and is_ready and is_first_plain:
             is_ready = connection.is_confirmed and self._paths is not None and bool(self._paths.candidates)
             connection.is_admitting = is_ready
@@ -268,9 +256,9 @@ class QuicEnd:
                 case RemoteLearnt(remote=remote):
                     self._begin_checking(now)
                     self._rounds.remote_candidates([remote])
-                case Path():
+                case Path() if self._switch.relayed is not None:
                     self._rounds.succeeded(now)
-                    self._go_direct(self._connections[RELAYED], now)
+                    self._greeter.go_direct(self._switch.relayed, now)
 
     def _advance_punching(self, now: int) -> None:
         for event in self._punching.events():
@@ -280,17 +268,14 @@ class QuicEnd:
                 case RemoteLearnt():
                     self._begin_checking(now)
                 case Selected(pair=pair):
-                    path = Path(pair.local, pair.remote)
-                    if pair.answered_from is not None:
-                        self._aliases[Path(pair.local, pair.answered_from)] = path
-                    self._dial(path)
+                    self._switch.dial(Path(pair.local, pair.remote), pair.answered_from)
                 case _:
                     if isinstance(event, vocabulary.Check):
                         self._begin_checking(now)
                     self._events.append(event)
 
     def _conclude(self, now: int) -> None:
-        is_open = self._punching.is_open or DIALLED in self._connections or self._is_connected
+        is_open = self._punching.is_open or self._switch.dialled is not None or self._greeter.is_connected
         is_open = is_open or (self._paths is not None and self._paths.selected is not None)
         if self._rounds.is_over and not is_open and not self._is_exhausted:
             self._is_exhausted = True
@@ -298,29 +283,7 @@ class QuicEnd:
 
     # ---- connections
 
-    def _is_direct(self, path: Path) -> bool:
-        return path.local in self._bases
-
-    def _dial(self, path: Path) -> None:
-        """Client: begin the connection by this path, unless there is one."""
-        name = DIALLED if self._is_direct(path) else RELAYED
-        if self._role is Role.CONTROLLING and self._tokens and name not in self._connections and not self.is_failed:
-            self._connections[name] = Connection(self._tokens[name], path, is_client=True)
-
-    def _receive_quic(self, data: bytes, path: Path, now: int) -> None:
-        token, number, frames = read(data)
-        for name, own in self._tokens.items():
-            if token != own:
-                continue
-            if name not in self._connections and self._role is Role.CONTROLLED and is_hello(frames):
-                self._connections[name] = Connection(own, path, is_client=False)
-            if name in self._connections:
-                counts_as = self._aliases.get(path, path) if name == DIALLED else path
-                self._connections[name].receive(frames, number, len(data), counts_as, now)
-                if counts_as != path:
-                    self._came_by = path
-
-    def _take_all(self, name: str, connection: Connection, now: int) -> None:
+    def _take_all(self, connection: Connection, now: int) -> None:
         punched: dict[int, list[Endpoint]] = {}
         for happening in connection.happenings():
             match happening:
@@ -328,19 +291,19 @@ class QuicEnd:
                     self._paths.asked(paired_with, Endpoint.parse(address))
                     punched.setdefault(number, []).append(Endpoint.parse(address))
                 case _:
-                    self._take(name, connection, happening, now)
+                    self._take(connection, happening, now)
         for number, addresses in punched.items():
             self._begin_checking(now)
             self._rounds.remote_candidates(addresses)
             self._rounds.punch_received(number, (), now)
 
-    def _take(self, name: str, connection: Connection, happening: Happening, now: int) -> None:
+    def _take(self, connection: Connection, happening: Happening, now: int) -> None:
         match happening:
-            case Completed() if name == DIALLED:
-                self._go_direct(connection, now)
+            case Completed() if connection is self._switch.dialled:
+                self._greeter.go_direct(connection, now)
             case Completed():
                 self._begin_paths(connection)
-                self._greetings[RELAYED].start(now)
+                self._greeter.start(now)
             case Received(path=path, data=data):
                 self._receive_application(connection, path, data, now)
             case ToldByFrame(["add", int(number), str(address)]) if self._paths is not None:
@@ -349,8 +312,8 @@ class QuicEnd:
                     self._rounds.remote_candidates([Endpoint.parse(address)])
                     if self._rounds.number and not self._rounds.is_over:
                         self._paths.punch(self._rounds.number)
-            case _ if name == RELAYED and self._paths is not None:
-                if isinstance(happening, Challenged) and self._is_direct(happening.path):
+            case _ if connection is self._switch.relayed and self._paths is not None:
+                if isinstance(happening, Challenged) and self._switch.is_direct(happening.path):
                     self._begin_checking(now)
                 self._paths.take(happening, now)
 
@@ -363,53 +326,11 @@ class QuicEnd:
                 self._paths.candidates[number] = address
                 connection.tell(["add", number, str(address)])
 
-    # ---- application bytes
-
-    def _go_direct(self, connection: Connection, now: int) -> None:
-        self._direct = connection
-        self._greetings[DIALLED].start(now)
-
-    def _is_greeted(self, name: str) -> bool:
-        return self._greetings[name].is_heard and self._greetings[name].rtt is not None
-
-    def _greet(self, now: int) -> None:
-        """Greetings of the direct path say so by their number: they are sent and counted apart."""
-        if self._codec is None:
-            return
-        number, relayed = self._greetings[RELAYED].due(now), self._connections.get(RELAYED)
-        if number is not None and relayed is not None and relayed is not self._direct:
-            relayed.send(self._codec.greeting(2 * number))
-        number = self._greetings[DIALLED].due(now)
-        if number is not None and self._direct is not None:
-            self._direct.send(self._codec.greeting(2 * number + 1))
-
     def _receive_application(self, connection: Connection, path: Path, data: bytes, now: int) -> None:
-        heard = self._codec.read(data) if self._codec is not None else None
-        if heard is None or self._codec is None:
-            return
-        if not heard.is_echo:
-            connection.send(self._codec.echo(heard.number))
-        is_direct = self._is_direct(path)
-        number, odd = divmod(heard.number, 2)
-        if bool(odd) is not is_direct:
-            return  # it set out for the other path
-        greetings = self._greetings[DIALLED if is_direct else RELAYED]
-        if greetings.hear(Heard(heard.is_echo, number, heard.size), now):
-            if not heard.is_echo:
-                self._came_by = path if is_direct and self._came_by is None else self._came_by
-                self._events.append(vocabulary.Data(now, path.local, path.remote, heard.size))
-            elif not is_direct and greetings.rtt is not None:
-                self._rounds.relay_rtt(greetings.rtt)
-                self._events.append(vocabulary.Relay(now, greetings.rtt, path.local, path.remote))
-        if self._is_direct(connection.active) and self._is_greeted(DIALLED) and not self._is_connected:
-            self._is_connected, self._give_up_at = True, None
-            self._events.append(self._connected(connection.active, now))
-
-    def _connected(self, path: Path, now: int) -> vocabulary.Connected:
-        own = (mine.type for mine in self._introduction.candidates if mine.base == path.local)
-        known = self._introduction.other.candidates if self._introduction.other is not None else ()
-        other = (theirs.type for theirs in known if theirs.address == path.remote)
-        types = (next(own, CandidateType.PEER_REFLEXIVE), next(other, CandidateType.PEER_REFLEXIVE))
-        came_by = self._came_by or path
-        source = came_by.remote if came_by.remote != path.remote else None
-        return vocabulary.Connected(now, path.local, path.remote, source, types, self._greetings[DIALLED].rtt)
+        for event in self._greeter.receive(connection, path, data, now):
+            self._events.append(event)
+            match event:
+                case vocabulary.Relay(rtt=int(rtt)):
+                    self._rounds.relay_rtt(rtt)
+                case vocabulary.Connected():
+                    self._give_up_at = None

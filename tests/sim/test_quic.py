@@ -17,6 +17,7 @@ from testbed.sim import trial as module
 from testbed.sim.quic_connection import Connection, Path, Received, read
 from testbed.sim.quic_paths import PAIR_LIMIT
 from testbed.sim.trial import Played, Settings
+from testbed.spec.profile import NatProfile
 from tests.sim.build import MS, SECOND, TWO_HOMES, cell, link, node, trial, words
 
 quic = partial(cell, agent="quic")
