@@ -30,7 +30,8 @@ _SEQUENCE = 1000
 def filtering(stage: Stage) -> dict[str, Seen]:
     """RFC 5780 §4.4: who may answer to the external endpoint that one server was told."""
     stage.start()
-    if stage.profile.mapping is Dependence.NONE and stage.admits(stage.remote(PORT), _never_used(stage)):
+    silent = Endpoint(*stage.host(_own_port(stage), 1).getsockname())
+    if stage.profile.mapping is Dependence.NONE and stage.admits(stage.remote(PORT), silent):
         return {"filtering": Seen(Dependence.NONE.value, "a datagram to a host that has sent none")}
     host, server = stage.host(_own_port(stage)), Endpoint(stage.servers[0], STUN_PORTS[0])
     first = stage.ask(host, server) is not None

@@ -15,7 +15,7 @@ from testbed.certify.rows import Seen, capacity
 from testbed.certify.stage import HOSTS, STUN_PORTS, Arrival, Stage
 from testbed.datagram import Endpoint
 from testbed.lab import packets
-from testbed.spec.profile import Dependence, NatProfile, Otherwise, Pooling
+from testbed.spec.profile import PORT_MAX, Dependence, NatProfile, Otherwise, Pooling
 
 PORT = 5000
 """Of the server: of no meaning."""
@@ -45,14 +45,14 @@ def mapping(stage: Stage) -> dict[str, Seen]:
 def preservation(stage: Stage) -> dict[str, Seen]:
     """Ports that are free outside, and lie in the range."""
     stage.start()
-    inside = [stage.block(0)[0] + 7 * number for number in range(min(4, capacity(stage.profile) // 8))]
+    inside = [stage.block(0)[0] + 7 * number for number in range(4)]
     pairs = _pairs(stage, inside)
     return {"ports.preserve": Seen(judgement.preserved(pairs), f"{len(inside)} free ports within the range")}
 
 
 def order(stage: Stage) -> dict[str, Seen]:
     """How the port is chosen that is not the host's own: the order, the range, the parity."""
-    stage.start()
+    stage.start(_with_one_address(stage.made))
     count = min(_DRAWN, capacity(stage.profile) // 2)
     inside, why = _not_preserved(stage, count)
     pairs = _pairs(stage, inside)
@@ -77,7 +77,7 @@ def order(stage: Stage) -> dict[str, Seen]:
 def overloading(stage: Stage) -> dict[str, Seen]:
     """RFC 4787 §4.2.1: whether two hosts may have one external endpoint."""
     if stage.profile.ports.preserve:
-        stage.start()
+        stage.start(_with_one_address(stage.made))
         port = stage.block(0)[0] + 77
         one = stage.out(stage.host(port, 0), stage.remote(PORT, 0))
         other = stage.out(stage.host(port, 1), stage.remote(PORT, 1))
@@ -96,7 +96,7 @@ def blocks(stage: Stage) -> dict[str, Seen]:
     ports = stage.made.ports.model_copy(
         update={"preserve": False, "parity": False, "otherwise": Otherwise.SEQUENTIAL, "step": 1}
     )
-    stage.start(stage.made.model_copy(update={"ports": ports}))
+    stage.start(stage.made.model_copy(update={"ports": ports, "max_mappings": PORT_MAX}))
     wanted = (stage.profile.ports.block or 0) + 8
     mine = set(_many(stage, 0, wanted))
     others = set(_many(stage, 1, wanted))
@@ -137,10 +137,10 @@ def table_limit(stage: Stage) -> dict[str, Seen]:
     """How many mappings there may be: that many packets pass, and one more does not."""
     declared = stage.profile.max_mappings
     if declared <= DIRECT:
-        stage.start()
+        stage.start(stage.made)
         passed = len(_many(stage, 0, declared + 8))
         return {"max_mappings": Seen(str(passed), f"{declared + 8} mappings are asked for")}
-    stage.start()
+    stage.start(stage.made)
     passed = len(_many(stage, 0, DIRECT))
     stage.start(stage.made.model_copy(update={"max_mappings": FEW}))
     few = len(_many(stage, 0, 2 * FEW))
@@ -208,7 +208,12 @@ def _range(stage: Stage, externals: Sequence[int], how: str) -> Seen:
 def _small(made: NatProfile) -> NatProfile:
     """A copy with few ports."""
     ports = made.ports.model_copy(update={"range": SMALL, "step": 1, "parity": False, "otherwise": Otherwise.RANDOM})
-    return made.model_copy(update={"ports": ports, "external_addresses": 1, "pooling": Pooling.PAIRED})
+    return _with_one_address(made.model_copy(update={"ports": ports}))
+
+
+def _with_one_address(made: NatProfile) -> NatProfile:
+    """A copy in which ports tell everything, and no limit of the table is met."""
+    return made.model_copy(update={"external_addresses": 1, "pooling": Pooling.PAIRED, "max_mappings": PORT_MAX})
 
 
 def _many(stage: Stage, number: int, count: int) -> list[Endpoint]:

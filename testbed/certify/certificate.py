@@ -71,7 +71,6 @@ def certify(
 
 def quick(profiles: Sequence[NatProfile], *, jobs: int | None = None) -> list[Certificate]:
     """The short form of it, of NATs that are what their profiles make them; one a core unless said."""
-    packets.warm()
     return _measured([Subject(profile) for profile in profiles], "quick", jobs or _cores(), lambda _: None)
 
 

@@ -19,14 +19,13 @@ from testbed.spec.profile import (
     Engine,
     NatProfile,
     Otherwise,
-    Pooling,
     Unsolicited,
 )
 from testbed.units import format_duration
 
 SCHEMA = "testbed.nat-test/1"
 FEWEST_PORTS = 32
-"""Of fewer ports the order in which they are assigned cannot be told."""
+"""Of fewer ports it cannot be told in which order they are assigned, nor whether one was kept by chance."""
 NO_TRACE, CLASH = "leaves no trace", "moves the port"
 ERRORS_COME_IN = "reach their host, and no others do"
 CONNECTS = "connects"
@@ -159,7 +158,8 @@ def _of_datagrams(profile: NatProfile, engine: Engine) -> Iterator[tuple[str, st
 
 def _of_ports(profile: NatProfile, engine: Engine) -> Iterator[tuple[str, str]]:
     ports = profile.ports
-    yield "ports.preserve", _flag(ports.preserve)
+    if capacity(profile) >= FEWEST_PORTS:
+        yield "ports.preserve", _flag(ports.preserve)
     if capacity(profile) >= FEWEST_PORTS and can_draw(profile, engine):
         yield "ports.otherwise", ports.otherwise.value
         if ports.otherwise is Otherwise.SEQUENTIAL:
@@ -177,7 +177,7 @@ def _of_addresses(profile: NatProfile, engine: Engine) -> Iterator[tuple[str, st
     if profile.ports.block is None:
         yield "external_addresses", str(profile.external_addresses)
         if profile.external_addresses > 1:
-            yield "pooling", (profile.pooling or Pooling.PAIRED).value
+            yield "pooling", profile.pooling.value
     yield "hairpinning", profile.hairpinning.value
     if engine is Engine.EXPLICIT and session_reply_shows(profile):
         yield "session_reply", _flag(profile.session_reply)

@@ -33,7 +33,7 @@ from testbed.lab.nftables.refusals import engine_of
 from testbed.plan.addressing import plan_network, server_addresses
 from testbed.plan.network import Translation
 from testbed.plan.seeds import derive
-from testbed.spec.profile import Dependence, Engine, NatProfile
+from testbed.spec.profile import PORT_MAX, Dependence, Engine, NatProfile
 from testbed.spec.topology import INTERNET, Attachment, Node, NodeKind, Topology
 from testbed.traversal import stun
 from testbed.traversal.stun import Attribute, Change, Kind, Method, StunFormatError
@@ -44,6 +44,8 @@ HOSTS = ("one", "two", "three")
 STUN_PORTS = (3478, 3479)
 PATIENCE = 5.0
 """Seconds after which something that must come has not come."""
+ROOM = 1024
+"""Mappings that no measurement but that of the limit needs."""
 _TOKEN = struct.Struct("=8sQ")
 _ECHO_REQUEST, _ECHO_REPLY = 8, 0
 _NO_RESETS = "table ip quiet { chain out { type filter hook output priority 0; tcp flags & rst == rst drop; }; }"
@@ -74,6 +76,8 @@ class Stage:
     def __init__(self, subject: Subject, seed: int) -> None:
         self.profile = subject.profile
         self.made = subject.made or subject.profile
+        room = {"max_mappings": PORT_MAX} if self.made.max_mappings < ROOM else {}
+        self._usual = self.made.model_copy(update=room)
         self.engine = engine_of(self.made)
         self._seed = derive(seed, "nat", NAT)
         self._scope = ExitStack()
@@ -123,8 +127,11 @@ class Stage:
         return tuple(map(str, self._translation.external))
 
     def start(self, made: NatProfile | None = None) -> None:
-        """Start the NAT anew, with all its state gone; as a copy that `made` says, or as it was made."""
-        profile = made or self.made
+        """Start the NAT anew, with all its state gone; as a copy that `made` says, or as it was made.
+
+        A small table would be met by measurements that are not about it: unless said, the limit is left out.
+        """
+        profile = made or self._usual
         external = self._translation.external[: profile.external_addresses]
         rules = prepare(replace(self._translation, profile=profile, external=external))
         for sock in self._sockets.values():

@@ -27,12 +27,21 @@ if TYPE_CHECKING:  # it brings the lab along, which `list` and `show` do without
 
 LIST_SCHEMA, SHOW_SCHEMA = "testbed.nat-list/1", "testbed.nat/1"
 
-GROUP_EPILOG = """\b
+EPILOG = """\b
 Examples:
   testbed nat list                         what each maps and filters, and how it is made
-  testbed nat show openwrt --rules         its fields, their sources, its nftables rules
+  testbed nat show openwrt                 its fields and their sources
   sudo testbed nat test eim-apdf openwrt   measured in a lab, a row for each behaviour
-  sudo testbed nat test --all --json
+"""
+SHOW_EPILOG = """\b
+Examples:
+  testbed nat show openwrt
+  testbed nat show ./my_router.yaml --rules
+"""
+TEST_EPILOG = """\b
+Examples:
+  sudo testbed nat test eim-apdf           every behaviour, and how it was measured
+  sudo testbed nat test --all --json > certificates.json
 """
 _SHORT = {
     Dependence.ENDPOINT_INDEPENDENT: "endpoint",
@@ -42,7 +51,7 @@ _SHORT = {
 }
 
 
-@click.group(epilog=GROUP_EPILOG)
+@click.group(epilog=EPILOG)
 def command() -> None:
     """NATs and firewalls: list them, show one, test whether each is what it says."""
 
@@ -98,7 +107,7 @@ def _ports(profile: NatProfile) -> str:
 # ---------------------------------------------------------------------------- show
 
 
-@command.command("show")
+@command.command("show", epilog=SHOW_EPILOG)
 @click.argument("profile")
 @click.option("--rules", "with_rules", is_flag=True, help="Also the nftables rules that it is compiled to.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
@@ -132,7 +141,7 @@ def _rules(profile: NatProfile) -> str:
 # ---------------------------------------------------------------------------- test
 
 
-@command.command("test")
+@command.command("test", epilog=TEST_EPILOG)
 @click.argument("profiles", nargs=-1, metavar="[PROFILE]...")
 @click.option("--all", "every", is_flag=True, help="Every profile that `nat list` shows.")
 @click.option("--jobs", type=click.IntRange(min=1), metavar="N", help="Labs at once; four a core unless said.")
