@@ -39,6 +39,7 @@ Examples:
 @click.option("--capture", type=click.Choice(CAPTURES), default="failed", show_default=True, help="Packets to keep.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Results folder; results/RUN unless said.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out DIR.")
+@click.option("--no-nat-test", is_flag=True, help="Do not test the NATs before the first trial; the result says so.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result document on stdout, and nothing else.")
 @click.option("--progress", type=click.Choice(PROGRESS), default="auto", show_default=True, help="On stderr.")
 def command(
@@ -51,6 +52,7 @@ def command(
     capture: Literal["failed", "all", "none"],
     out: Path | None,
     resume: bool,
+    no_nat_test: bool,
     as_json: bool,
     progress: Literal["auto", "live", "plain", "none"],
 ) -> int:
@@ -74,7 +76,9 @@ def command(
     raise_for_all()
     loaded = load_scenario(scenario, refusals=refusals, trials=trials, seed=seed, only=only)
     owner = caller(os.environ, os.geteuid())
-    choices = Choices(jobs=jobs, links=Links(links) if links is not None else None, keep=capture)
+    choices = Choices(
+        jobs=jobs, links=Links(links) if links is not None else None, keep=capture, nat_test=not no_nat_test
+    )
     campaign = Campaign(loaded, choices, time.time_ns())
     path = out or Path("results") / campaign.manifest.run
     opened = (Folder.resume if resume else Folder.create)(path, campaign.manifest, campaign.inputs, owner)

@@ -22,6 +22,7 @@ from pydantic import JsonValue
 
 from testbed import __version__
 from testbed.agents import quic
+from testbed.certify.suspects import refuted
 from testbed.errors import MachineError, UsageError
 from testbed.lab import links, namespaces, probe
 from testbed.lab.blueprint import Blueprint, Links, draw
@@ -71,6 +72,8 @@ class Choices:
     jobs: int | None = None
     links: spec.Links | None = None
     keep: CaptureKept = "failed"
+    nat_test: bool = True
+    """Whether every NAT is tested before the first trial."""
 
 
 class Campaign:
@@ -88,6 +91,7 @@ class Campaign:
         if any(plan.agent == "quic" for plan in self.plans):
             quic.warm()
         self._blueprints = _blueprints(self.plans, self.links)
+        self._refuted = refuted(self.plans) if choices.nat_test else {}
         self._settings = Settings(scenario.deadline, scenario.setup_deadline, dict(scenario.parameters))
         self._cores = len(os.sched_getaffinity(0))
         self.manifest = Manifest(
@@ -120,7 +124,14 @@ class Campaign:
         for record in last.values():
             if record.outcome is not Outcome.BROKEN:
                 watcher.resumed(record)
-        tasks = list(self._tasks(folder, last))
+        tasks = []
+        for task in self._tasks(folder, last):
+            if (reason := self._refuted.get(task.cell.id)) is None:
+                tasks.append(task)
+                continue
+            record = broken(task, reason)
+            folder.append(record)
+            watcher.finished(record, time.monotonic_ns())
         engine = Engine(
             work,
             pace=Pace(self._cores, self._choices.jobs),
@@ -160,7 +171,7 @@ class Campaign:
             environment=environment(),
             cells=self.cells,
             expect=scenario.expect,
-            notes=(*folder.notes, *notes, *_unknowns(self._loaded)),
+            notes=(*folder.notes, *notes, *_unknowns(self._loaded), *self._untested()),
             predictions=predictions,
         )
         return summarise(run, folder.records())
@@ -183,6 +194,9 @@ class Campaign:
                     self._choices.keep,
                     None if self._choices.keep == "none" else folder.capture_path(Key(plan.id, index, attempt)),
                 )
+
+    def _untested(self) -> tuple[str, ...]:
+        return () if self._choices.nat_test else ("NATs were not tested before the first trial (--no-nat-test)",)
 
     def _check_programs(self) -> None:
         for plan in self.plans:
