@@ -4,8 +4,9 @@ Rule 1: the socket is new, so each server that the NAT tells apart makes a new m
         so the mappings were made in the order of the answers. A question that is sent again makes no second mapping.
 Rule 2: a server's OTHER-ADDRESS (RFC 5780 §7.4) is one more server to ask: two addresses × two ports make four
         mappings where ports count, two where only addresses do.
-Rule 3: ports are assigned in steps if every difference goes the same way and is a multiple of the smallest one: what
-        other hosts take in between shows as multiples. Anything else is unpredictable, and is said to be so.
+Rule 3: ports are assigned in steps if every difference goes the same way and none is large; the step is their greatest
+        common divisor, since what other hosts take in between shows as multiples. Anything else is unpredictable, and
+        is said to be so.
 Rule 4: what was measured is true at that moment. The next mapping that this socket makes is the first that is
         predicted.
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from math import gcd
 from random import Random
 
 from testbed.datagram import Datagram, Endpoint
@@ -72,10 +74,10 @@ def predict(observed: Sequence[Endpoint], size: int) -> Window | str:
         return "unpredictable: two mappings are needed to see a step"
     ports = [endpoint.port for endpoint in mapped]
     differences = [after - before for before, after in pairwise(ports)]
-    step = min(differences, key=abs)
-    is_steady = all(difference % step == 0 and difference // step > 0 for difference in differences)
-    if not is_steady or max(map(abs, differences)) > LARGEST_STEP:
-        return f"unpredictable: ports {', '.join(map(str, ports))} are not one step apart"
+    is_one_way = all((difference > 0) is (differences[0] > 0) for difference in differences)
+    if not is_one_way or max(map(abs, differences)) > LARGEST_STEP:
+        return f"unpredictable: ports {', '.join(map(str, ports))} are not steps apart"
+    step = gcd(*differences) if differences[0] > 0 else -gcd(*differences)
     last = mapped[-1]
     window = Window(Endpoint(last.host, last.port + step), step, size)
     return window if 0 < window.first.port < 65536 else "unpredictable: the next port is beyond the last one"

@@ -29,9 +29,10 @@ NOMINATION_WAITS = tuple(wait * 1_000_000 for wait in (50, 100, 200, 400, 400, 4
 """Nanoseconds from each nominating check to the next; after the last the pair is given up."""
 REMEMBERED = 512
 """Checks whose answer is still waited for; older ones are forgotten."""
-MAX_PEER_REFLEXIVE = 8
-"""Addresses of the other end that its checks taught us, for each of our first bases. Two NATs that map by address and
-port show a new one with every answer, without end."""
+MAX_PEER_REFLEXIVE, MAX_AT_OTHERS = 8, 2
+"""Addresses of the other end that its checks taught us, at each of our first bases, and at one that was opened since.
+Two NATs that map by address and port show a new one with every answer, without end. A pair that is nominated is taken
+beyond that."""
 TRIGGER_GAP = 50_000_000
 """Nanoseconds between two triggered checks on one pair: each answers a check of the other end, and two ends that
 answer each other at once would never stop."""
@@ -230,12 +231,13 @@ class Checks:
             return
         self._reply(datagram, stun.answer(message, (Attribute.XOR_MAPPED_ADDRESS, source)), self._key)
         is_new = all(pair.remote != source for pair in self._pairs.values())
-        pair = self._learn(base, source)
+        nominates = message.has(Attribute.USE_CANDIDATE) and self._role is Role.CONTROLLED
+        pair = self._pair_of(base, source) if nominates else self._learn(base, source)
         if pair is None:
             return
         if is_new and pair.remote_type is CandidateType.PEER_REFLEXIVE:
             self._events.append(RemoteLearnt(now, source))
-        if message.has(Attribute.USE_CANDIDATE) and self._role is Role.CONTROLLED:
+        if nominates:
             pair.is_nominated = True
             self._select_if_agreed(pair, now)
         self._trigger(pair, now)
@@ -293,8 +295,9 @@ class Checks:
         if (base, remote) in self._pairs:
             return self._pairs[base, remote]
         is_known = self._type_of(remote) is not CandidateType.PEER_REFLEXIVE
-        learnt = sum(p.is_learnt and p.remote_type is CandidateType.PEER_REFLEXIVE for p in self._pairs.values())
-        if not is_known and learnt >= MAX_PEER_REFLEXIVE * len(self._first_bases):
+        learnt = [p.local for p in self._pairs.values() if p.is_learnt]
+        limit = MAX_PEER_REFLEXIVE if base in self._first_bases else MAX_AT_OTHERS
+        if not is_known and learnt.count(base) >= limit:
             return None
         pair = self._pair_of(base, remote)
         pair.is_learnt = True

@@ -37,6 +37,9 @@ from testbed.traversal.stun import Message
 
 BASE_PORTS = range(10000, 20000)
 """Where sockets of an attempt are bound: below those that ends begin with and those that kernels choose."""
+OPENED_AT_ONCE, OPENING_GAP = 32, 20_000_000
+"""Sockets of one burst, and nanoseconds to the next: 256 at once would be too long a task for an event loop, and more
+than a small router's queue may hold."""
 MOST_REFUSALS = 32
 """Sockets of one round that may be refused before it goes on with fewer."""
 PROBED_PORTS = range(1, 65536)
@@ -91,8 +94,11 @@ class Punching:
         """When what is sent; its actions are taken by `advance`."""
         self._other: Description | None = None
         self._round = 0
+        self._to_open = 0
+        self._open_at: int | None = None
         self._wanted: set[Endpoint] = set()
         self._opened: list[Endpoint] = []
+        self._unused: list[Endpoint] = []
         self._refusals = 0
         self._used_ports: set[int] = {base.port for base in bases}
         self._measurement: Measurement | None = None
@@ -150,6 +156,7 @@ class Punching:
             return
         self._wanted.discard(base)
         self._opened.append(base)
+        self._unused.append(base)
         self._checks.add_base(base)
         self._go_on_preparing(now)
 
@@ -159,7 +166,7 @@ class Punching:
             self._wanted.discard(base)
             self._refusals += 1
             if self._refusals < MOST_REFUSALS:
-                self._ask_for_bases(1)
+                self._ask_for_base()
             self._go_on_preparing(now)
 
     # ---- the contract
@@ -173,7 +180,7 @@ class Punching:
 
     def next_timeout(self) -> int | None:
         """The earliest of its parts."""
-        times = [self._checks.next_timeout(), self.rounds.next_timeout()]
+        times = [self._checks.next_timeout(), self.rounds.next_timeout(), self._open_at]
         times += [self._measurement.next_timeout()] if self._measurement is not None else []
         return min((time for time in times if time is not None), default=None)
 
@@ -181,6 +188,8 @@ class Punching:
         """Do what is due."""
         self._checks.handle_timeout(now)
         self.rounds.handle_timeout(now)
+        if self._open_at is not None and self._open_at <= now:
+            self._ask_for_bases()
         if self._measurement is not None:
             self._measurement.handle_timeout(now)
             self._conclude_measuring(now)
@@ -209,7 +218,7 @@ class Punching:
                     self._happenings.append(event)
                 case Selected(t=t):
                     self.rounds.succeeded(t)
-                    self._measurement = None
+                    self._measurement = self._open_at = None
                     self._happenings.append(event)
         happenings, self._happenings = self._happenings, []
         return happenings
@@ -220,7 +229,8 @@ class Punching:
         match action:
             case rounds.Prepare(round=number):
                 self._enter(number)
-                self._ask_for_bases(1 if self.rounds.current.window else self.rounds.current.ports)
+                self._to_open = 1 if self.rounds.current.window else self.rounds.current.ports
+                self._ask_for_bases()
             case rounds.SendPunch(round=number):
                 self._enter(number)
                 window = {"window": self._window.to_json()} if self._window is not None else {}
@@ -243,37 +253,47 @@ class Punching:
         if number == self._round:
             return
         self._round, self._refusals, self._window = number, 0, None
-        self._measurement, self._checks_from = None, ()
+        self._measurement, self._checks_from, self._to_open = None, (), 0
         self._wanted.clear()
+        self._unused, self._open_at = [], None
         self._happenings += [CloseBase(base) for base in self._opened if not self._checks.is_used(base)]
         self._opened = []
         self._targets = self._draw_targets(self.rounds.current.probes)
 
     # ---- preparing
 
-    def _ask_for_bases(self, count: int) -> None:
-        host = self._bases[0].host
-        for _ in range(count):
+    def _ask_for_bases(self) -> None:
+        self._open_at = None
+        for _ in range(min(self._to_open, OPENED_AT_ONCE)):
+            self._to_open -= 1
+            self._ask_for_base()
+
+    def _ask_for_base(self) -> None:
+        port = self._rng.choice(BASE_PORTS)
+        while port in self._used_ports:
             port = self._rng.choice(BASE_PORTS)
-            while port in self._used_ports:
-                port = self._rng.choice(BASE_PORTS)
-            self._used_ports.add(port)
-            self._wanted.add(Endpoint(host, port))
-            self._happenings.append(OpenBase(Endpoint(host, port)))
+        self._used_ports.add(port)
+        base = Endpoint(self._bases[0].host, port)
+        self._wanted.add(base)
+        self._happenings.append(OpenBase(base))
 
     def _go_on_preparing(self, now: int) -> None:
-        """Every socket was opened or refused: measure with it, or open the NAT with them."""
+        """Once every socket of a burst was opened or refused: measure with it, or open the NAT with them."""
         plan, remotes = self.rounds.current, self._reflexive()
         if self._wanted:
             return
-        if not plan.window:
-            self._checks.burst([(base, remotes[0]) for base in self._opened if remotes], None, now)
-            self.rounds.prepared(self._round, now)
-        elif self._opened:
+        if plan.window and self._opened:
             self._measurement = Measurement(self._opened[0], self._servers, plan.window, self._rng)
             self._measurement.start(now)
-        else:
+        elif plan.window:
             self._predicted("no socket could be opened to measure from", now)
+        else:
+            self._checks.burst([(base, remotes[0]) for base in self._unused if remotes], None, now)
+            self._unused = []
+            if self._to_open:
+                self._open_at = now + OPENING_GAP
+            else:
+                self.rounds.prepared(self._round, now)
 
     def _conclude_measuring(self, now: int) -> None:
         measurement = self._measurement

@@ -12,13 +12,14 @@ What the two techniques beside plain checks can reach, by the mappings of the en
     mapping of the ends                        port-prediction                      birthday
     both endpoint-independent                  needs neither: plain checks meet
     one depends on the remote                  if its ports come in steps           1 - (1 - ports/65535)^probes
-    both depend on it                          if both come in steps, undisturbed   nothing: see below
+    both depend on it                          if both come in steps, undisturbed   practically nothing: see below
 
-Where both mappings depend on the remote, a probe leaves by a port that the other end cannot know either. It passes
-where the filter of the end that opened ports lets another port of a permitted address in, and then by the same
-formula; behind two address-and-port-dependent filters both ports have to be guessed at once: one chance in 65535² for
-each opened port and each probe, 0.006 % with the defaults. Each end whose mapping depends opens ports, and each end
-that faces such a one probes: so one filter that looks at addresses only is enough, whosever it is.
+Where both mappings depend, each end opens ports and each end probes, once both are prepared. A probe then leaves by a
+port that the other end cannot know, so it passes only a filter that looks at addresses at most; and its answer leaves
+by the opened port only where the opener's mapping looks at addresses at most too, or else has to pass the prober's
+filter in the same way. So the formula holds if one end looks at addresses at most in mapping and filtering, or both
+ends do in filtering. Behind anything stricter both ports have to be guessed at once: one chance in 65535² for each
+opened port and each probe, 0.006 % with the defaults.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Protocol, TypeAlias
@@ -61,6 +61,8 @@ class Nat:
     step: int = 1
     rng: Random | None = None
     next_port: int = 30000
+    range: Sequence[int] = range(1, 65536)
+    """What random ports are drawn from."""
 
     @classmethod
     def of(cls, kind: str, external: str, *, step: int = 1, rng: Random | None = None) -> Nat:
@@ -73,9 +75,9 @@ class Nat:
         if self.rng is None:
             self.next_port += self.step
             return self.next_port - self.step
-        port = self.rng.randrange(1, 65536)
+        port = self.rng.choice(self.range)
         while Endpoint(self.external, port) in self.back:
-            port = self.rng.randrange(1, 65536)
+            port = self.rng.choice(self.range)
         return port
 
     def outbound(self, datagram: Datagram) -> Datagram:

@@ -45,6 +45,9 @@ class Pair:
     make: Callable[..., End] = UdpPeer
     refuses: Callable[[Endpoint], bool] = lambda base: False
     """Which sockets cannot be opened."""
+    ignores: bool = False
+    """Whether a socket that is asked for is neither opened nor refused."""
+    on_event: Callable[[Event], object] = lambda event: None
 
     def __post_init__(self) -> None:
         self.rendezvous = Rendezvous(SERVER, Random(f"rendezvous {self.network.seed}"))
@@ -86,6 +89,8 @@ class Pair:
 
     def _hear(self, name: str, end: End, event: Event | OpenBase | CloseBase, now: int) -> None:
         match event:
+            case OpenBase() if self.ignores:
+                pass
             case OpenBase(endpoint=base) if self.refuses(base):
                 end.base_refused(base, now)
             case OpenBase(endpoint=base):
@@ -95,6 +100,7 @@ class Pair:
                 self.closed.append(base)
             case Event():
                 self.events[name].append(event)
+                self.on_event(event)
 
     def run(self, limit: int = 25 * SECOND) -> Pair:
         """Until both are connected or have given up."""

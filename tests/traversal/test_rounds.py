@@ -9,13 +9,16 @@ from testbed.errors import UsageError
 from testbed.traversal.candidates import Role
 from testbed.traversal.rounds import (
     MAX_REMOTES,
+    WORD,
     Action,
     Exhausted,
+    Prepare,
     RoundFailed,
     Rounds,
     RoundStarted,
     SendAimed,
     SendCheck,
+    SendProbes,
     SendPunch,
 )
 from testbed.traversal.strategies import EXPONENTIAL, Round, Schedule, strategy
@@ -170,3 +173,146 @@ def test_the_default_schedule_is_the_one_in_the_documents() -> None:
 def test_what_a_strategy_does_not_know_is_refused(name: str, parameters: dict[str, object], says: str) -> None:
     with pytest.raises(UsageError, match=says):
         strategy(name, parameters)
+
+
+# ---- rounds that are not plain
+
+
+def prepared_rounds(role: Role, plan: Round, *, own: bool, other: bool) -> Rounds:
+    machine = Rounds(role, (plan, plan))
+    machine.remote_candidates([B1])
+    machine.learn_mappings(own_depends=own, other_depends=other)
+    return machine
+
+
+WINDOW = Round(SCHEDULE, window=4)
+BIRTHDAY = Round(SCHEDULE, ports=3, probes=5, rate=10)
+
+
+@pytest.mark.parametrize(
+    ("own", "other", "begins_with"),
+    [
+        pytest.param(False, False, [SendPunch(1), RoundStarted(1), SendCheck(B1, 1, 1)], id="nobody depends: plain"),
+        pytest.param(True, False, [Prepare(1)], id="we depend: prepare before anybody hears of it"),
+        pytest.param(False, True, [SendPunch(1)], id="the other depends: say so and wait"),
+        pytest.param(True, True, [Prepare(1)], id="both depend: prepare, then wait"),
+    ],
+)
+def test_who_prepares_and_who_waits(own: bool, other: bool, begins_with: list[Action]) -> None:
+    machine = prepared_rounds(Role.CONTROLLING, WINDOW, own=own, other=other)
+    machine.start(0)
+    assert machine.actions() == begins_with
+
+
+def test_a_plain_round_needs_no_preparing_whoever_depends() -> None:
+    machine = prepared_rounds(Role.CONTROLLING, Round(SCHEDULE), own=True, other=True)
+    machine.start(0)
+    assert machine.actions() == [SendPunch(1), RoundStarted(1), SendCheck(B1, 1, 1)]
+
+
+def test_an_end_that_is_prepared_tells_the_other_and_checks_at_once() -> None:
+    for role in Role:
+        machine = prepared_rounds(role, WINDOW, own=True, other=False)
+        machine.start(0)
+        machine.punch_received(1, [], 0)
+        assert machine.actions() == [Prepare(1)]
+        machine.prepared(1, 50, [B2])
+        assert machine.actions() == [SendPunch(1), RoundStarted(1), SendAimed((B2,), 1, 1), SendCheck(B1, 1, 1)]
+
+
+def test_the_other_end_aims_better_than_we_do() -> None:
+    machine = prepared_rounds(Role.CONTROLLED, WINDOW, own=True, other=False)
+    machine.punch_received(1, [B2], 0)
+    machine.actions()
+    machine.prepared(1, 50, [B1])
+    assert SendAimed((B2,), 1, 1) in machine.actions()
+
+
+def test_two_ends_that_depend_keep_their_ports_in_order() -> None:
+    """Candidates join after three checks; by then the other end has sent its own."""
+    machine = prepared_rounds(Role.CONTROLLED, Round(Schedule((0, 10, 20, 30)), window=4), own=True, other=True)
+    machine.punch_received(1, [B2], 0)
+    machine.prepared(1, 0)
+    machine.actions()
+    played = [(time, action) for time, action in play(machine, 30)]
+    assert [action for _, action in played if isinstance(action, SendCheck)] == [SendCheck(B1, 1, 4)]
+    assert [time for time, action in played if isinstance(action, SendAimed)] == [10, 20, 30]
+
+
+def test_the_others_word_is_waited_for_and_not_for_ever() -> None:
+    machine = prepared_rounds(Role.CONTROLLING, WINDOW, own=False, other=True)
+    machine.start(0)
+    machine.punch_received(2, [B2], 1)
+    assert machine.actions() == [SendPunch(1)]
+    machine.punch_received(1, [B2], 2)
+    assert machine.actions() == [RoundStarted(1), SendAimed((B2,), 1, 1), SendCheck(B1, 1, 1)]
+    silent = prepared_rounds(Role.CONTROLLING, WINDOW, own=False, other=True)
+    silent.start(0)
+    silent.actions()
+    assert silent.next_timeout() == WORD
+    silent.handle_timeout(WORD)
+    assert silent.actions() == [RoundStarted(1), SendCheck(B1, 1, 1)]
+
+
+def test_preparing_is_not_waited_for_for_ever() -> None:
+    machine = prepared_rounds(Role.CONTROLLING, WINDOW, own=True, other=False)
+    machine.start(0)
+    machine.actions()
+    machine.handle_timeout(WORD)
+    assert machine.actions() == [SendPunch(1), RoundStarted(1), SendCheck(B1, 1, 1)]
+    machine.prepared(1, WORD + 1)
+    assert machine.actions() == []
+
+
+def test_probes_follow_in_bursts_and_the_round_lasts_as_long() -> None:
+    second = 1_000_000_000
+    machine = prepared_rounds(Role.CONTROLLED, BIRTHDAY, own=False, other=True)
+    machine.punch_received(1, [], 0)
+    assert machine.actions() == [RoundStarted(1), SendCheck(B1, 1, 1), SendProbes(1, 1)]
+    machine.relay_rtt(7)
+    probes = [(time, action) for time, action in play(machine, second) if isinstance(action, (SendProbes, RoundFailed))]
+    bursts = [(at * second // 10, SendProbes(1, 1)) for at in range(1, 5)]
+    assert probes == [*bursts, (second // 2 + 7, RoundFailed(1))]
+
+
+@pytest.mark.parametrize(
+    ("rate", "burst"),
+    [
+        pytest.param(1, 1, id="one a second"),
+        pytest.param(256, 12, id="a burst every 47 ms"),
+        pytest.param(4096, 204, id="the fastest"),
+    ],
+)
+def test_bursts_are_a_twentieth_of_a_second_apart(rate: int, burst: int) -> None:
+    machine = prepared_rounds(Role.CONTROLLED, Round(SCHEDULE, ports=1, probes=300, rate=rate), own=False, other=True)
+    machine.punch_received(1, [], 0)
+    assert SendProbes(1, burst) in machine.actions()
+
+
+def test_who_opened_ports_waits_as_long_as_the_other_probes() -> None:
+    machine = prepared_rounds(Role.CONTROLLED, BIRTHDAY, own=True, other=False)
+    machine.punch_received(1, [], 0)
+    machine.prepared(1, 0)
+    actions = [action for _, action in play(machine, 1_000_000_000)]
+    assert not any(isinstance(action, SendProbes) for action in actions)
+    assert actions[-1] == RoundFailed(1)
+
+
+def test_no_rounds_at_all_are_exhausted_once_they_might_have_begun() -> None:
+    for role in Role:
+        machine = Rounds(role, ())
+        assert not machine.is_over
+        machine.start(0)
+        machine.start(5)
+        assert machine.actions() == [Exhausted(0)]
+        assert machine.is_over
+        assert machine.next_timeout() is None
+
+
+def test_success_while_preparing_or_waiting_ends_it() -> None:
+    for own in (True, False):
+        machine = prepared_rounds(Role.CONTROLLING, WINDOW, own=own, other=True)
+        machine.start(0)
+        machine.succeeded(1)
+        assert machine.actions() == []
+        assert machine.next_timeout() is None
