@@ -7,6 +7,7 @@ Rule 2: an end that is connected has no deadline.
 from __future__ import annotations
 
 from testbed.traversal.introduction import Introduction
+from testbed.traversal.strategies import Strategy
 
 
 class Deadlines:
@@ -41,10 +42,12 @@ class Deadlines:
         self._give_up_at = None if is_missed else self._give_up_at
         return is_missed
 
-    def reason(self, introduction: Introduction) -> str:
+    def reason(self, introduction: Introduction, strategy: Strategy) -> str:
         """What was missed."""
         if self._is_checking:
             return "no direct path by the deadline"
+        if not strategy.rounds:
+            return f"the strategy {strategy.name!r} looks for no direct path"
         if introduction.other is not None:
             return "the other end began no round within the time for setting up"
         if introduction.is_registered:

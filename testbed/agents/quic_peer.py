@@ -139,7 +139,8 @@ class QuicPeer:
         if self._deadlines.is_missed(now):
             self.is_failed = True
             self._switch.close()
-            self._events.append(vocabulary.Failed(now, self._deadlines.reason(self._introduction)))
+            reason = self._deadlines.reason(self._introduction, self._strategy)
+            self._events.append(vocabulary.Failed(now, reason))
         self._advance(now)
 
     def datagrams_to_send(self, now: int) -> list[Datagram]:

@@ -287,11 +287,14 @@ class Rounds:
     @property
     def _length(self) -> int:
         """Nanoseconds from the first check to the end of the round. Its probes take as long at the end that sends none:
-        what they open must stay open.
+        what they open must stay open. A controlled end whose word was waited for began one way earlier than the other,
+        and must hear what that settles for, one way later.
         """
         plan = self.current
         probing = plan.probing if self._depends or self._other_depends else 0
         patience = plan.schedule.patience if self._rtt is None else self._rtt
+        if self._role is Role.CONTROLLED and self._depends and not plan.is_plain:
+            patience *= 2
         return max(plan.schedule.offsets[-1], probing) + patience
 
     def _cancel(self) -> None:
