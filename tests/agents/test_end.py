@@ -77,7 +77,7 @@ def run(machine: Asking) -> AgentResult:
 
 
 def test_sockets_are_opened_as_they_are_asked_for_and_send() -> None:
-    wanted = [Endpoint(HOME.host, 10000 + number) for number in range(300)]
+    wanted = [Endpoint(HOME.host, 10000 + number) for number in range(100)]
     machine = Asking(list(wanted))
     result = run(machine)
     assert machine.opened == wanted
