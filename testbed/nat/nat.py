@@ -20,8 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import lru_cache
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address
 
 from testbed.datagram import Endpoint
 from testbed.nat.behaviour import behaviour
@@ -45,6 +44,9 @@ from testbed.nat.tcp import State
 from testbed.plan.network import Translation
 from testbed.spec.profile import Dependence, Hairpinning, Unsolicited
 
+REMEMBERED = 4096
+"""Addresses of which it is remembered on which side they are."""
+
 
 class Nat:
     """A NAT, or a firewall, between two sides."""
@@ -57,6 +59,7 @@ class Nat:
     def restart(self) -> None:
         """Power off and on: all state is lost, and the streams of ports begin anew."""
         self._external = frozenset(map(str, self._translation.external))
+        self._inside: dict[str, bool] = {}
         self._ports = Ports(self._translation, self._seed)
         self.flush()
 
@@ -248,13 +251,13 @@ class Nat:
     # ---- addresses
 
     def _is_inside(self, host: str) -> bool:
-        return _is_within(self._translation.inside, host)
-
-
-@lru_cache(maxsize=4096)
-def _is_within(prefixes: tuple[IPv4Network, ...], host: str) -> bool:
-    address = IPv4Address(host)
-    return any(address in prefix for prefix in prefixes)
+        found = self._inside.get(host)
+        if found is None:
+            if len(self._inside) >= REMEMBERED:
+                self._inside.clear()
+            address = IPv4Address(host)
+            found = self._inside[host] = any(address in prefix for prefix in self._translation.inside)
+        return found
 
 
 def _taken(packet: Packet) -> Delivered:

@@ -24,7 +24,7 @@ from sys import maxsize
 from typing import NamedTuple, Protocol, TypeAlias
 
 from testbed.datagram import Datagram, Endpoint
-from testbed.link.model import LINK_HEADER, Arrival, Direction, seeds_of_directions
+from testbed.link.model import LINK_HEADER, Direction, seeds_of_directions
 from testbed.link.model import Lost as Fallen
 from testbed.nat.nat import Nat
 from testbed.nat.packet import NO_FLAGS, Dropped, Forwarded, Hairpinned, Packet, Transport
@@ -215,33 +215,41 @@ class VirtualNetwork:
 
     def _travel(self, leg: Leg, stage: int, packet: Packet, time: int) -> None:
         """Pass the lines of the leg from `stage` on, as far as nothing has to wait for its time."""
-        lines = leg.lines
+        now, lines, delays = self.now, leg.lines, self._delays
         while stage < len(lines):
             number = lines[stage]
-            delay = self._delays[number]
-            if delay is None and time > self.now:
+            delay = delays[number]
+            if delay is None and time > now:
                 break
             self.offered[number] += 1
             if delay is not None:
                 time += delay
-            else:
-                assert isinstance(packet.payload, bytes)
-                fates = self._directions[number].offer(LINK_HEADER + IP_AND_UDP + len(packet.payload), time)
-                arrivals = [fate for fate in fates if isinstance(fate, Arrival) and fate.flipped is None]
-                for fate in fates:
-                    if fate not in arrivals:
-                        name = self._routes.lines[number].cable.name
-                        self._lose(name, fate.cause if isinstance(fate, Fallen) else "corrupt", packet)
-                if len(arrivals) != 1:
-                    for arrival in arrivals:
-                        self._travel(leg, stage + 1, packet, arrival.time)
-                    return
-                time = arrivals[0].time
+                stage += 1
+                continue
             stage += 1
-        if stage == len(lines) and time == self.now:
+            times = self._pass(number, packet)
+            if len(times) != 1:
+                for one in times:
+                    self._travel(leg, stage, packet, one)
+                return
+            time = times[0]
+        if time == now and stage == len(lines):
             self._arrive(leg, packet)
         else:
             self._push(time, leg, stage, packet)
+
+    def _pass(self, number: int, packet: Packet) -> list[int]:
+        """When the copies of a frame that enters a line now leave it; nothing where all are lost."""
+        assert isinstance(packet.payload, bytes)
+        times: list[int] = []
+        for fate in self._directions[number].offer(LINK_HEADER + IP_AND_UDP + len(packet.payload), self.now):
+            if isinstance(fate, Fallen):
+                self._lose(self._routes.lines[number].cable.name, fate.cause, packet)
+            elif fate.flipped is not None:
+                self._lose(self._routes.lines[number].cable.name, "corrupt", packet)
+            else:
+                times.append(fate.time)
+        return times
 
     def _arrive(self, leg: Leg, packet: Packet) -> None:
         box, node, host = leg.box, self._nodes[leg.box], packet.destination.host

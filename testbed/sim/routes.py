@@ -109,11 +109,12 @@ class Routes:
         if route is None:
             return None
         next_host = route.via or destination
-        if route.interface == LAN:
+        if route.interface == LAN and box in self._members:
             return self._to_member(box, next_host, ())
         line, end = self._ends[box, route.interface]
         if end.bridge is None:
-            return _Hop((line,), end.box, end.interface)
+            is_there = route.via is not None or next_host in self._addresses(end.box, end.interface)
+            return _Hop((line,), end.box, end.interface) if is_there else None
         if next_host in self._addresses(end.box, LAN):
             return _Hop((line,), end.box, LAN)
         return self._to_member(end.box, next_host, (line,))

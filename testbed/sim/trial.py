@@ -160,7 +160,7 @@ class _Trial:
                     peer.base_opened(event.endpoint, now)
                 else:
                     peer.base_refused(event.endpoint, now)
-            if _is_finished(said):
+            if name not in self._over and _is_finished(said):
                 self._over.add(name)
                 if len(self._over) == len(self._plan.ends):
                     self._network.stop()
