@@ -228,6 +228,6 @@ def _send_from(stage: Stage, senders: Sequence[Endpoint], remote: Endpoint) -> l
     found: list[Arrival] = []
     raw = stage.raw_sender(HOSTS[0])
     for start in range(0, len(senders), _AT_ONCE):
-        stage.send_raw(raw, [packets.datagram(sender, remote, b"x") for sender in senders[start : start + _AT_ONCE]])
+        stage.send_raw(raw, packets.datagrams(senders[start : start + _AT_ONCE], remote, b"x"))
         found += stage.arrivals()
     return found

@@ -4,7 +4,7 @@ Rule 1: nothing is waited for that does not come. A packet crosses bare links in
         in order; so when a ping that was sent after it, all the way out and back, has returned, the packet has arrived
         or was dropped, and so has what was answered to it on the way (`settle`). The process stays on one CPU.
 Rule 2: every measurement begins with a NAT that has just been started (`start`), with the rules of trials
-        (`prepare`): one lab serves them all, and copies of the profile as well.
+        (`prepare`): one lab serves them all, and copies of the profile as well, which are loaded from their text.
 Rule 3: what is loaded is `made`; what it should be is `profile`. They are the same but for those who test certificates.
 Rule 4: a socket belongs to this process and is opened in its box.
 """
@@ -28,7 +28,7 @@ from testbed.lab import sysctl
 from testbed.lab.blueprint import draw
 from testbed.lab.lab import RECEIVE_BUFFER, Lab, build
 from testbed.lab.nftables import upkeep
-from testbed.lab.nftables.prepare import load_text, prepare
+from testbed.lab.nftables.prepare import load_text, prepare, text
 from testbed.lab.nftables.refusals import engine_of
 from testbed.plan.addressing import plan_network, server_addresses
 from testbed.plan.network import Translation
@@ -131,14 +131,19 @@ class Stage:
 
         A small table would be met by measurements that are not about it: unless said, the limit is left out.
         """
-        profile = made or self._usual
-        external = self._translation.external[: profile.external_addresses]
-        rules = prepare(replace(self._translation, profile=profile, external=external))
         for sock in self._sockets.values():
             sock.close()
         self._sockets.clear()
+        profile = made or self._usual
+        external = self._translation.external[: profile.external_addresses]
+        translation = replace(self._translation, profile=profile, external=external)
+        rules = prepare(translation) if profile is self._usual else None  # a copy is not worth a recording
         with self._lab.boxes[NAT]:
-            upkeep.restart(rules, self._seed)
+            upkeep.forget()
+            if rules is not None:
+                rules.load(self._seed)
+            else:
+                load_text(text(translation, self._seed))
 
     def time_left(self, protocol: str) -> list[int]:
         """Nanoseconds that mappings have left."""

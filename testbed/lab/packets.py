@@ -7,6 +7,7 @@ Rule 2: packets are bytes from the IP header on; scapy computes lengths and chec
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import import_module
 from ipaddress import IPv4Address
@@ -19,7 +20,7 @@ TIME_EXCEEDED = 11
 _ERRORS = (3, TIME_EXCEEDED, 12)
 """Destination unreachable, time exceeded, parameter problem."""
 _IP, _ICMP = 20, 8
-_PROTOCOL, _SOURCE, _DESTINATION = 9, 12, 16
+_PROTOCOL, _SOURCE, _DESTINATION, _UDP_CHECKSUM = 9, 12, 16, 26
 SYN, ACK, SYN_ACK = "S", "A", "SA"
 
 
@@ -67,11 +68,26 @@ def time_exceeded(reporter: str, source: Endpoint, destination: Endpoint) -> byt
     return bytes(layers.IP(src=reporter, dst=source.host) / layers.ICMP(type=TIME_EXCEEDED) / about / bytes(8))
 
 
-def datagram(source: Endpoint, destination: Endpoint, data: bytes) -> bytes:
-    """A UDP datagram from any address."""
+def datagrams(sources: Iterable[Endpoint], destination: Endpoint, data: bytes) -> list[bytes]:
+    """UDP datagrams from any addresses: one is made, the others differ by source and checksum (RFC 1624).
+
+    The checksum of the IP header is the kernel's to fill in (raw(7)).
+    """
     layers = _layers()
-    udp = layers.UDP(sport=source.port, dport=destination.port)
-    return bytes(layers.IP(src=source.host, dst=destination.host) / udp / data)
+    udp = layers.UDP(sport=0, dport=destination.port)
+    pattern = bytearray(bytes(layers.IP(src="0.0.0.0", dst=destination.host) / udp / data))
+    (base,) = struct.unpack_from("!H", pattern, _UDP_CHECKSUM)
+    packets = []
+    for source in sources:
+        address = IPv4Address(source.host).packed
+        total = (~base & 0xFFFF) + sum(struct.unpack("!HH", address)) + source.port
+        while total >> 16:
+            total = (total & 0xFFFF) + (total >> 16)
+        pattern[_SOURCE : _SOURCE + 4] = address
+        struct.pack_into("!H", pattern, _IP, source.port)
+        struct.pack_into("!H", pattern, _UDP_CHECKSUM, ~total & 0xFFFF or 0xFFFF)
+        packets.append(bytes(pattern))
+    return packets
 
 
 def read_segment(packet: bytes) -> Segment | None:

@@ -1,8 +1,8 @@
-"""A NAT that runs: how long its mappings have left, and how it is started again.
+"""A NAT that runs: how long its mappings have left, and how it forgets everything.
 
 Rule 1: what is read is what the kernel counts down itself: the entries of a map, or of connection tracking where that
         is the mapping. Rules are asked for nothing.
-Rule 2: a restart is what a person does to a router: tables go, connection tracking forgets, the same rules come again.
+Rule 2: what forgets is as it was before its rules came: to load them again makes a restart.
 
 Numbers: linux/netfilter/nf_tables.h, linux/netfilter/nfnetlink_conntrack.h.
 """
@@ -13,7 +13,6 @@ import struct
 from collections.abc import Iterator
 
 from testbed.lab.nftables.netfilter import FAMILY_IPV4, Netfilter, Request, attribute, attributes, batch, text
-from testbed.lab.nftables.prepare import Prepared
 from testbed.lab.nftables.refusals import engine_of
 from testbed.lab.nftables.table import NAME
 from testbed.spec.profile import Dependence, Engine, NatProfile
@@ -46,12 +45,6 @@ def forget() -> None:
     with Netfilter() as netfilter:
         netfilter.send(batch([Request(_DELETE_TABLE, 0, attribute(_SET_TABLE, text(NAME)))]))
         netfilter.ask(_CONNTRACK, _DELETE, b"", family=FAMILY_IPV4)
-
-
-def restart(rules: Prepared, seed: int) -> None:
-    """Start the NAT of the namespace that the thread is in again, with these rules; its seed is `seed`."""
-    forget()
-    rules.load(seed)
 
 
 def _listed(netfilter: Netfilter, name: str) -> Iterator[int]:
