@@ -9,9 +9,7 @@ Rule 2: a window round: an end whose mapping depends measures from one new socke
 Rule 3: a birthday round: an end whose mapping depends opens sockets and sends one check from each towards the other
         end's reflexive address; that end sends probes from its first socket, the one behind that address, to ports of
         the opener's address, each port once.
-Rule 4: sockets belong to the driver. `OpenBase` asks for one at an address and a port that our own chance has drawn;
-        `base_opened` or `base_refused` answers. The sockets of a round are closed when the next one begins, except
-        those that something came back to.
+Rule 4: the sockets of a round are closed when the next one begins, except those that something came back to.
 Rule 5: both ends speak through signalling:  {"punch": round, "window": {"first", "step", "size"}}, the window only
         where there is one. What is wrong with the other's window makes it none.
 """
@@ -28,6 +26,9 @@ from testbed.datagram import Datagram, Endpoint
 from testbed.traversal import events as vocabulary
 from testbed.traversal import rounds
 from testbed.traversal.allocation import Measurement, Window
+from testbed.traversal.bases import BaseRequest, Bases
+from testbed.traversal.bases import CloseBase as CloseBase
+from testbed.traversal.bases import OpenBase as OpenBase
 from testbed.traversal.candidates import Candidate, CandidateType, Description, DescriptionError, JsonObject, Role
 from testbed.traversal.checks import Checks, CheckSent, RemoteLearnt, Selected
 from testbed.traversal.events import Event
@@ -35,29 +36,8 @@ from testbed.traversal.rounds import Rounds
 from testbed.traversal.strategies import Strategy
 from testbed.traversal.stun import Message
 
-BASE_PORTS = range(10000, 20000)
-"""Where sockets of an attempt are bound: below those that ends begin with and those that kernels choose."""
-OPENED_AT_ONCE, OPENING_GAP = 32, 20_000_000
-"""Sockets of one burst, and nanoseconds to the next: 256 at once would be too long a task for an event loop, and more
-than a small router's queue may hold."""
-MOST_REFUSALS = 32
-"""Sockets of one round that may be refused before it goes on with fewer."""
 PROBED_PORTS = range(1, 65536)
 """All there are: which of them a NAT assigns is not known from outside."""
-
-
-@dataclass(frozen=True, slots=True)
-class OpenBase:
-    """A socket is to be bound here; answer with `base_opened` or `base_refused`."""
-
-    endpoint: Endpoint
-
-
-@dataclass(frozen=True, slots=True)
-class CloseBase:
-    """The socket bound here is not needed any more."""
-
-    endpoint: Endpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +47,7 @@ class Tell:
     body: JsonObject
 
 
-Happening: TypeAlias = "Event | OpenBase | CloseBase | Tell | RemoteLearnt | Selected"
+Happening: TypeAlias = "Event | BaseRequest | Tell | RemoteLearnt | Selected"
 
 
 def _nobody(action: rounds.Action) -> bool:
@@ -94,13 +74,7 @@ class Punching:
         """When what is sent; its actions are taken by `advance`."""
         self._other: Description | None = None
         self._round = 0
-        self._to_open = 0
-        self._open_at: int | None = None
-        self._wanted: set[Endpoint] = set()
-        self._opened: list[Endpoint] = []
-        self._unused: list[Endpoint] = []
-        self._refusals = 0
-        self._used_ports: set[int] = {base.port for base in bases}
+        self._new_bases = Bases(bases[0].host, {base.port for base in bases}, rng)
         self._measurement: Measurement | None = None
         self._window: Window | None = None
         self._checks_from: tuple[Endpoint, ...] = ()
@@ -151,22 +125,13 @@ class Punching:
 
     def base_opened(self, base: Endpoint, now: int) -> None:
         """A socket that was asked for is bound."""
-        if base not in self._wanted:
-            self._happenings.append(CloseBase(base))  # its round is over
-            return
-        self._wanted.discard(base)
-        self._opened.append(base)
-        self._unused.append(base)
-        self._checks.add_base(base)
-        self._go_on_preparing(now)
+        if self._new_bases.base_opened(base):
+            self._checks.add_base(base)
+            self._go_on_preparing(now)
 
     def base_refused(self, base: Endpoint, now: int) -> None:
         """A socket that was asked for cannot be bound: another one is asked for, up to a limit."""
-        if base in self._wanted:
-            self._wanted.discard(base)
-            self._refusals += 1
-            if self._refusals < MOST_REFUSALS:
-                self._ask_for_base()
+        if self._new_bases.base_refused(base):
             self._go_on_preparing(now)
 
     # ---- the contract
@@ -180,7 +145,7 @@ class Punching:
 
     def next_timeout(self) -> int | None:
         """The earliest of its parts."""
-        times = [self._checks.next_timeout(), self.rounds.next_timeout(), self._open_at]
+        times = [self._checks.next_timeout(), self.rounds.next_timeout(), self._new_bases.next_timeout()]
         times += [self._measurement.next_timeout()] if self._measurement is not None else []
         return min((time for time in times if time is not None), default=None)
 
@@ -188,8 +153,7 @@ class Punching:
         """Do what is due."""
         self._checks.handle_timeout(now)
         self.rounds.handle_timeout(now)
-        if self._open_at is not None and self._open_at <= now:
-            self._ask_for_bases()
+        self._new_bases.handle_timeout(now)
         if self._measurement is not None:
             self._measurement.handle_timeout(now)
             self._conclude_measuring(now)
@@ -218,9 +182,10 @@ class Punching:
                     self._happenings.append(event)
                 case Selected(t=t):
                     self.rounds.succeeded(t)
-                    self._measurement = self._open_at = None
+                    self._measurement = None
+                    self._new_bases.stop()
                     self._happenings.append(event)
-        happenings, self._happenings = self._happenings, []
+        happenings, self._happenings = self._happenings + self._new_bases.requests(), []
         return happenings
 
     # ---- what the rounds want
@@ -229,8 +194,7 @@ class Punching:
         match action:
             case rounds.Prepare(round=number):
                 self._enter(number)
-                self._to_open = 1 if self.rounds.current.window else self.rounds.current.ports
-                self._ask_for_bases()
+                self._new_bases.open(1 if self.rounds.current.window else self.rounds.current.ports)
             case rounds.SendPunch(round=number):
                 self._enter(number)
                 window = {"window": self._window.to_json()} if self._window is not None else {}
@@ -252,47 +216,26 @@ class Punching:
         """A new round: what the last one opened is closed."""
         if number == self._round:
             return
-        self._round, self._refusals, self._window = number, 0, None
-        self._measurement, self._checks_from, self._to_open = None, (), 0
-        self._wanted.clear()
-        self._unused, self._open_at = [], None
-        self._happenings += [CloseBase(base) for base in self._opened if not self._checks.is_used(base)]
-        self._opened = []
+        self._round, self._window, self._measurement, self._checks_from = number, None, None, ()
+        self._new_bases.end_round(self._checks.is_used)
         self._targets = self._draw_targets(self.rounds.current.probes)
 
     # ---- preparing
 
-    def _ask_for_bases(self) -> None:
-        self._open_at = None
-        for _ in range(min(self._to_open, OPENED_AT_ONCE)):
-            self._to_open -= 1
-            self._ask_for_base()
-
-    def _ask_for_base(self) -> None:
-        port = self._rng.choice(BASE_PORTS)
-        while port in self._used_ports:
-            port = self._rng.choice(BASE_PORTS)
-        self._used_ports.add(port)
-        base = Endpoint(self._bases[0].host, port)
-        self._wanted.add(base)
-        self._happenings.append(OpenBase(base))
-
     def _go_on_preparing(self, now: int) -> None:
         """Once every socket of a burst was opened or refused: measure with it, or open the NAT with them."""
-        plan, remotes = self.rounds.current, self._reflexive()
-        if self._wanted:
+        plan, bases = self.rounds.current, self._new_bases
+        if not bases.is_answered:
             return
-        if plan.window and self._opened:
-            self._measurement = Measurement(self._opened[0], self._servers, plan.window, self._rng)
+        if plan.window and bases.opened:
+            self._measurement = Measurement(bases.opened[0], self._servers, plan.window, self._rng)
             self._measurement.start(now)
         elif plan.window:
             self._predicted("no socket could be opened to measure from", now)
         else:
-            self._checks.burst([(base, remotes[0]) for base in self._unused if remotes], None, now)
-            self._unused = []
-            if self._to_open:
-                self._open_at = now + OPENING_GAP
-            else:
+            towards = self._reflexive()[:1]
+            self._checks.burst([(base, to) for base in bases.take_new(now) for to in towards], None, now)
+            if bases.is_complete:
                 self.rounds.prepared(self._round, now)
 
     def _conclude_measuring(self, now: int) -> None:
@@ -305,7 +248,7 @@ class Punching:
         self._measurement = None
         match result:
             case Window():
-                self._window, self._checks_from = result, (self._opened[0],)
+                self._window, self._checks_from = result, self._new_bases.opened[:1]
                 self._happenings.append(vocabulary.Prediction(now, observed, result.addresses()))
             case str():
                 self._happenings.append(vocabulary.Prediction(now, observed, (), result))

@@ -53,6 +53,7 @@ def without(said: Sequence[Event], *kinds: type[Event]) -> tuple[Event, ...]:
     return tuple(event for event in said if not isinstance(event, kinds))
 
 
+BURST = Check(150 * MS, B_OUTSIDE, A, 1, None, 12)
 UNCONNECTED_ALICE, UNCONNECTED_BOB = (without(said, Connected)[:6] for said in (ALICE, BOB))
 
 ROWS: list[tuple[str, Sequence[Event], Sequence[Event], bool, str, float | None, float | None]] = [
@@ -118,6 +119,7 @@ ROWS: list[tuple[str, Sequence[Event], Sequence[Event], bool, str, float | None,
     ("the direct rtt is the controlling end's", ALICE, BOB, True, "direct_rtt", 0.05, None),
     ("there is none where the trial is not direct", ALICE, BOB, False, "direct_rtt", None, None),
     ("every check of both ends is a probe", ALICE, BOB, True, "probes_sent", 3.0, None),
+    ("a burst counts as many as it was", [*ALICE, BURST], BOB, True, "probes_sent", 15.0, None),
     ("attempts are rounds", ALICE, BOB, True, "attempts", 1.0, None),
 ]
 
