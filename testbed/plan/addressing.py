@@ -5,7 +5,10 @@ Rule 2: what faces the Internet looks globally routable: 11.0.0.0/8, because pro
         prefixes as public addresses (ant-quic, miniupnpd). Behind a nat: 192.168.0.0/16, or inside
         100.64.0.0/10 where other nats hang below it (RFC 6598). `lan:` chooses another prefix.
 Rule 3: below a *router* the addresses of the side above go on: public stays public, private stays private.
-Rule 4: a multi-homed node routes by source address, one table an uplink (RFC 3704's other half).
+Rule 4: the segment below a nat or router is a bridge where it has several hosts. One host needs none: its cable ends
+        at the router's own interface. (A bridge that ends keeps all of the machine's other networks waiting for 16 ms:
+        br_multicast_dev_del, rcu_barrier.)
+Rule 5: a multi-homed node routes by source address, one table an uplink (RFC 3704's other half).
 
 The pools: a /30 for each box on a core, from 11.0.0.0 up; further addresses of a box (a rendezvous'
 second, a nat's pool) as /32s from 11.128.0.0 up; the segment of a public router as a /24 from 11.64.0.0 up.
@@ -149,7 +152,8 @@ class _Planner:
         hosts, draft = prefix.hosts(), self.boxes[name]
         router = next(hosts)
         port = Port(name, LAN, self._mac())
-        draft.interfaces.append(Interface(LAN, port.mac, (IPv4Interface((router, prefix.prefixlen)),), is_bridge=True))
+        address = IPv4Interface((router, prefix.prefixlen))
+        draft.interfaces.append(Interface(LAN, port.mac, (address,), is_bridge=children > 1))
         draft.routes.append(Route(prefix, None, LAN))
         draft.inside.append(prefix)
         self.segments[name] = _Segment(prefix, hosts, [(port, router)])
@@ -173,7 +177,7 @@ class _Planner:
         upper, own, gateway = attach(lower, attachment.uplink)
         addresses = [own]
         if index == 0:
-            draft.reached_by = (attachment.uplink, LAN if upper.bridge else upper.interface)
+            draft.reached_by = (attachment.uplink, upper.bridge or upper.interface)
             addresses += [IPv4Interface((next(self.further), 32)) for _ in range(self._further_count(name, node))]
             draft.external = [address.ip for address in addresses]
         draft.interfaces.append(Interface(device, lower.mac, tuple(addresses)))
@@ -199,9 +203,16 @@ class _Planner:
         own = next(segment.hosts)
         for member in segment.members:
             self._acquaint((lower, own), member)
-        upper = Port(above, f"port{len(segment.members) - 1}", self._mac(), bridge=LAN)
+        upper = self._segment_port(above, len(segment.members) - 1)
         segment.members.append((lower, own))
         return upper, IPv4Interface((own, segment.prefix.prefixlen)), segment.members[0][1]
+
+    def _segment_port(self, above: str, number: int) -> Port:
+        """Where a host's cable ends: a port of the bridge, or the one interface itself where there is one host."""
+        (lan,) = (interface for interface in self.boxes[above].interfaces if interface.name == LAN)
+        if lan.is_bridge:
+            return Port(above, f"port{number}", self._mac(), bridge=LAN)
+        return Port(above, LAN, lan.mac)
 
     def _routed_port(self, core: str, address: IPv4Interface) -> Port:
         """A new interface of a core router, with its connected route."""

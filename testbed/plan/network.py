@@ -3,7 +3,8 @@
 Rule 1: nothing here is random and nothing looks at the machine; the same topology gives the same network.
 Rule 2: a *box* is one namespace: a node of the topology, or a core router (`internet`, or a region).
 Rule 3: a *cable* is one link between two boxes. Its lower end is the node's own; its upper end is an
-        interface of the box above, either routed (on a core) or a port of that box's segment `lan0`.
+        interface of the box above: routed (on a core, or where it is the only one below), or a port of the bridge
+        `lan0`.
 Rule 4: every neighbour is known beforehand (permanent entries): an ARP round trip through a delayed
         link would colour the first packet of a trial.
 
@@ -21,7 +22,7 @@ from testbed.spec.profile import NatProfile
 from testbed.spec.topology import NodeKind
 
 LAN = "lan0"
-"""The bridge that is the segment below a nat or router."""
+"""The interface to the segment below a nat or router: a bridge where there are several hosts."""
 
 
 @dataclass(frozen=True, slots=True)

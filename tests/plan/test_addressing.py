@@ -8,7 +8,7 @@ import pytest
 
 from testbed.errors import UsageError
 from testbed.plan.addressing import plan_network, server_addresses
-from testbed.plan.network import Box, Network, Route
+from testbed.plan.network import LAN, Box, Network, Route
 from testbed.spec.profile import NatProfile
 from testbed.spec.topology import Attachment, Node, NodeKind, Topology
 
@@ -78,7 +78,7 @@ def test_first_address(nodes: dict[str, Node], expected: dict[str, str]) -> None
 
 
 def _outer(box: Box) -> IPv4Address:
-    return next(i.addresses[0].ip for i in box.interfaces if not i.is_bridge)
+    return next(i.addresses[0].ip for i in box.interfaces if i.name != LAN)
 
 
 def test_a_rendezvous_answers_at_two_addresses() -> None:
@@ -150,3 +150,17 @@ def test_a_prefix_that_is_too_small_is_refused() -> None:
                 "bob": node("peer", "nat"),
             }
         )
+
+
+def test_one_host_needs_no_bridge_and_several_have_one() -> None:
+    """The segment below a nat is the same for its hosts either way: one interface, one address, known neighbours."""
+    for hosts, is_bridge in ((1, False), (2, True)):
+        planned = network({"nat": node("nat", "internet"), **{f"h{n}": node("peer", "nat") for n in range(hosts)}})
+        (lan,) = (i for i in planned.boxes["nat"].interfaces if i.name == LAN)
+        assert lan.is_bridge is is_bridge
+        assert [str(a) for a in lan.addresses] == ["192.168.1.1/24"]
+        ends = [c.upper for c in planned.cables if c.upper.box == "nat"]
+        assert [end.bridge for end in ends] == [LAN if is_bridge else None] * hosts
+        assert {n.interface for n in planned.boxes["nat"].neighbours} == {"wan0", LAN}
+        if not is_bridge:
+            assert (ends[0].interface, ends[0].mac) == (LAN, lan.mac)
