@@ -88,11 +88,11 @@ class Stage:
         self.inside = [network.boxes[name].addresses()[0] for name in HOSTS]
         self.servers = tuple(map(str, server_addresses(network, SERVER)))
         self.router = next(str(a) for a in network.boxes[INTERNET].addresses())
-        self._lab: Lab = self._scope.enter_context(build(draw(network, "netem"), seed, capture=False))
+        self.lab: Lab = self._scope.enter_context(build(draw(network, "netem"), seed, capture=False))
         try:
             self._open()
             if subject.more_rules:
-                with self._lab.boxes[NAT]:
+                with self.lab.boxes[NAT]:
                     load_text(subject.more_rules)
         except BaseException:
             self._scope.close()
@@ -101,16 +101,16 @@ class Stage:
     def _open(self) -> None:
         self._tokens, self._echoes = count(1), count(1)
         self._sockets: dict[Endpoint, socket.socket] = {}
-        for name, box in self._lab.boxes.items():
+        for name, box in self.lab.boxes.items():
             with box:
                 # Errors without a limit: here each one is asked for.
                 sysctl.configure(
-                    forwards=self._lab.blueprint.network.boxes[name].forwards, more={"ipv4/icmp_ratelimit": "0"}
+                    forwards=self.lab.blueprint.network.boxes[name].forwards, more={"ipv4/icmp_ratelimit": "0"}
                 )
         self._pinger = self.raw(HOSTS[0], socket.IPPROTO_ICMP)
         self._pinger.settimeout(PATIENCE)
         self._stun = StunServer(self.servers, STUN_PORTS)
-        self._stun_sockets = {local: self._bind(SERVER, local) for local in self._stun.locals}
+        self._stun_sockets: dict[Endpoint, socket.socket] = {}
         self.start()
 
     def __enter__(self) -> Self:
@@ -138,7 +138,7 @@ class Stage:
         external = self._translation.external[: profile.external_addresses]
         translation = replace(self._translation, profile=profile, external=external)
         rules = prepare(translation) if profile is self._usual else None  # a copy is not worth a recording
-        with self._lab.boxes[NAT]:
+        with self.lab.boxes[NAT]:
             upkeep.forget()
             if rules is not None:
                 rules.load(self._seed)
@@ -147,7 +147,7 @@ class Stage:
 
     def time_left(self, protocol: str) -> list[int]:
         """Nanoseconds that mappings have left."""
-        with self._lab.boxes[NAT]:
+        with self.lab.boxes[NAT]:
             return upkeep.time_left(self.made, protocol)
 
     @property
@@ -182,7 +182,7 @@ class Stage:
 
     def tcp(self, box: str, local: Endpoint) -> socket.socket:
         """A bound TCP socket in a box, to be closed by the caller."""
-        with self._lab.boxes[box]:
+        with self.lab.boxes[box]:
             sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.settimeout(PATIENCE)
@@ -191,7 +191,7 @@ class Stage:
 
     def raw(self, box: str, protocol: int) -> socket.socket:
         """A raw socket in a box, which hears all of a protocol; non-blocking, closed with the stage."""
-        with self._lab.boxes[box]:
+        with self.lab.boxes[box]:
             sock = socket.socket(socket.AF_INET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
         self._scope.callback(sock.close)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
@@ -204,7 +204,7 @@ class Stage:
 
     def silence_resets(self) -> None:
         """Let the server's kernel keep quiet about TCP that it does not know: we speak for it."""
-        with self._lab.boxes[SERVER]:
+        with self.lab.boxes[SERVER]:
             load_text(_NO_RESETS)
 
     def _socket(self, box: str, local: Endpoint) -> socket.socket:
@@ -213,7 +213,7 @@ class Stage:
         return self._sockets[local]
 
     def _bind(self, box: str, local: Endpoint) -> socket.socket:
-        sock = self._lab.open_socket(box, local)
+        sock = self.lab.open_socket(box, local)
         self._scope.callback(sock.close)
         return sock
 
@@ -261,6 +261,8 @@ class Stage:
 
     def ask(self, host: socket.socket, server: Endpoint, change: Change = Change.NOTHING) -> Endpoint | None:
         """Ask a STUN server from inside (RFC 5780); the external endpoint that its answer says, if one comes."""
+        if not self._stun_sockets:
+            self._stun_sockets = {local: self._bind(SERVER, local) for local in self._stun.locals}
         transaction = struct.pack("!IQ", 0, next(self._tokens))
         changed: list[tuple[Attribute, stun.Value]] = [(Attribute.CHANGE_REQUEST, int(change))] if change else []
         host.sendto(stun.encode(stun.request(Method.BINDING, transaction, *changed)), server)
