@@ -20,6 +20,8 @@ from testbed.results.explanation import Ending, Entry, Explanation, Flow
 STYLES: Mapping[str, str] = {"direct": "green", "relayed": "yellow", "failed": "red", "broken": "bold red"}
 WIDEST = 120
 """Columns of running text."""
+SHOWN = 3
+"""Of the addresses of one flow."""
 
 
 def print_explanation(
@@ -51,11 +53,14 @@ def _title(explanation: Explanation, width: int, g: Glyphs) -> list[Text]:
         f"trial {explanation.index}{attempt} {g.dot} seed {explanation.seed} {g.dot} ",
         (str(explanation.outcome), STYLES.get(str(explanation.outcome), "")),
     )
-    return lines.hanging(Text(f"{explanation.cell or explanation.run}:", style="bold"), facts, width)
+    name = Text(explanation.cell or explanation.run, style="bold")
+    one = Text.assemble(name, ": ", facts)
+    return [one] if one.cell_len <= width else [name, facts]
 
 
 def _running(text: Text, width: int) -> list[Text]:
-    return [Text(line, style="bold") for line in textwrap.wrap(text.plain, max(width, 20), break_long_words=False)]
+    found = textwrap.wrap(text.plain, max(width, 20), break_long_words=False, break_on_hyphens=False)
+    return [Text(line, style="bold") for line in found]
 
 
 def _timeline(entries: Sequence[Entry], width: int) -> list[Text]:
@@ -101,12 +106,15 @@ def _flow(flow: Flow) -> Text:
     ports = f" and {flow.ports - 1} ports more" if flow.ports > 1 else ""
     text = Text(f"{flow.sender}: {count} {noun}{'' if count == 1 else 's'} to {kind}{flow.remote}{ports}")
     if flow.left_by:
-        text.append(f", leaving by {' '.join(flow.left_by)}", style="dim")
+        more = flow.addresses - len(flow.left_by[:SHOWN])
+        text.append(
+            f", leaving by {', '.join(flow.left_by[:SHOWN])}{f' and {more} others' if more else ''}", style="dim"
+        )
     text.append(": ")
     for i, ending in enumerate(flow.endings):
         text.append(", " if i else "").append_text(_ending(ending))
     if flow.checks and flow.others:
-        text.append(f"; {flow.others} answers and application bytes", style="dim")
+        text.append(f"; {flow.others} more with answers and application bytes", style="dim")
     return text
 
 

@@ -31,11 +31,14 @@ ENDINGS: Mapping[str, tuple[str, str]] = {
     CORRUPT: ("was corrupted on the link {}", "were corrupted on the link {}"),
     TOO_BIG: ("was too big for the link {}", "were too big for the link {}"),
     NO_ROUTE: ("found no route at {}", "found no route at {}"),
-    OWN_STACK: ("was taken by the own stack of {}", "were taken by the own stack of {}"),
+    OWN_STACK: ("was taken by {}'s own stack", "were taken by {}'s own stack"),
     CLOSED: ("found no socket at {}", "found no socket at {}"),
     UNEXPLAINED: ("went no further than {}, which does not say why", "went no further than {}, which does not say why"),
 }
 """Word -> what became of one packet, and of several. Every other word is a NAT's reason for dropping it."""
+
+ON_LINKS = frozenset({LOSS, QUEUE_FULL, CORRUPT, TOO_BIG})
+"""Those whose place is a link."""
 
 Seconds = Annotated[float, AllowInfNan(False)]
 
@@ -66,8 +69,9 @@ class Entry(Model):
     t: Seconds
     """Since the first end started."""
     who: str
+    """An end; of what was lost beside checks, the NAT or the link."""
     event: str
-    """A word of the agents' vocabulary."""
+    """A word of the agents' vocabulary, or `lost`."""
     text: str
     endings: tuple[Ending, ...] = ()
     """Of checks: what became of them, where the packets were kept."""
@@ -86,6 +90,8 @@ class Flow(Model):
     """How many ports of that address were tried."""
     left_by: tuple[str, ...] = ()
     """The addresses that they came from outside of all NATs of the sender, as far as they got there; eight at most."""
+    addresses: NonNegativeInt = 0
+    """How many those are in all."""
     checks: NonNegativeInt
     others: NonNegativeInt
     """Answers to checks of the other end, and application bytes."""

@@ -6,7 +6,7 @@ Rule 1: a cause is told where the packets show it: where these came from, where 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from testbed.datagram import Endpoint
 from testbed.nat.packet import Reason
@@ -66,8 +66,8 @@ def because(traffic: Traffic, sender: str, ending: Ending, died: Sequence[Journe
             return _taken(traffic, sender, where, died)
         case Reason.NO_PERMISSION | Reason.NO_MAPPING:
             return _unsolicited(traffic, sender, where, died)
-        case words.LOSS:
-            return _loses(traffic, where)
+        case words.NO_ROUTE:
+            return _no_route(traffic, sender, died)
         case _:
             return None
 
@@ -83,7 +83,7 @@ def _unsolicited(traffic: Traffic, sender: str, nat: str, died: Sequence[Journey
         return f"because {other} had nothing open there: {'the port was' if len(remotes) == 1 else 'they were'} a guess"
     is_reflexive = all(entry is not None and entry.type is CandidateType.SERVER_REFLEXIVE for entry in told)
     if profile.mapping in BY and is_reflexive:
-        own = [str(found) for found in externals(traffic.direct(other)) if found not in remotes]
+        own = _own(traffic, other, remotes)
         left = f", while {other}'s own checks leave by {listed(own)}" if own else ""
         it = "that address" if len(remotes) == 1 else "those addresses"
         return f"because {nat} maps {BY[profile.mapping]} and has {it} for the rendezvous only{left}"
@@ -121,17 +121,32 @@ def _taken(traffic: Traffic, sender: str, nat: str, died: Sequence[Journey]) -> 
     if nat not in nats_of(traffic.plan.network, other):
         return None
     remotes = {journey.remote for journey in died}
-    own = [str(found) for found in externals(traffic.direct(other)) if found not in remotes]
+    own = _own(traffic, other, remotes)
     left = f", so that {other}'s checks had to leave by {listed(own)}" if own else ""
     return f"because {nat} accepts what nobody has asked for, and that port is its own from then on{left}"
 
 
-def _loses(traffic: Traffic, where: str) -> str | None:
-    """What the links do to frames, where that is a share."""
+def _no_route(traffic: Traffic, sender: str, died: Sequence[Journey]) -> str | None:
+    other = traffic.other(sender)
+    told = {entry.type for entry in traffic.told.values() if entry.owner == other}
+    if told != {CandidateType.HOST} or any(journey.remote not in traffic.told for journey in died):
+        return None
+    return f"because {other} knew no address of its own but those inside of its network"
+
+
+def _own(traffic: Traffic, end: str, told: Collection[Endpoint]) -> list[str]:
+    """The addresses by which an end's checks leave, apart from those it told; those without a route left out."""
+    sent = [journey for journey in traffic.direct(end) if journey.reason != words.NO_ROUTE]
+    return [str(found) for found in externals(sent) if found not in told]
+
+
+def chance_of_loss(plan: CellPlan, sender: str, where: str) -> str:
+    """`70% loss up alice`: the share of frames that links lose in the direction in which `sender` sends."""
+    below = {sender, *nats_of(plan.network, sender)}
     shares = []
-    for cable in traffic.plan.network.cables:
-        if cable.name in where.split(" or "):
-            for way, impairment in (("up", cable.link.up), ("down", cable.link.down)):
-                if isinstance(impairment.loss, int) and impairment.loss:
-                    shares.append(f"{impairment.loss / 10_000:g}% of frames {way} {cable.name}")
-    return f"which loses {listed(shares)}" if shares else None
+    for cable in plan.network.cables:
+        way = "up" if cable.lower.box in below else "down"
+        loss = (cable.link.up if way == "up" else cable.link.down).loss
+        if cable.name in where.split(" or ") and isinstance(loss, int) and loss:
+            shares.append(f"{loss / 10_000:g}% loss {way} {cable.name}")
+    return listed(shares)

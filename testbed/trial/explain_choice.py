@@ -77,7 +77,7 @@ def _cell(records: Sequence[Record], cells: Sequence[str], named: str, word: str
         return left[0]
     if not left:
         raise UsageError(f"{word}: no cell is all of that{_candidates(cells)}")
-    raise UsageError(f"{word}: {len(left)} cells are that; add factors until one is left{_candidates(left)}")
+    raise UsageError(f"{word}: this may be {len(left)} cells; add FACTOR=VALUE until one is left{_candidates(left)}")
 
 
 def _candidates(cells: Sequence[str]) -> str:

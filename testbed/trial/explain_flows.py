@@ -69,6 +69,10 @@ class Traffic:
         """The checks among them."""
         return [journey for journey in self.direct(name) if id(journey) in self._checks]
 
+    def beside_checks(self) -> list[Journey]:
+        """Everything else, of the rendezvous too."""
+        return [journey for journey in self.journeys if id(journey) not in self._checks]
+
     def to_servers(self, name: str) -> list[Journey]:
         """What an end sent to the rendezvous."""
         return [j for j in self.journeys if j.sender == name and j.remote.host in self.plan.servers]
@@ -118,6 +122,7 @@ class Traffic:
                 type=told.type.value if told is not None else None,
                 ports=len({journey.remote for journey in group}),
                 left_by=tuple(map(str, externals(group)))[:MOST_ADDRESSES],
+                addresses=len(externals(group)),
                 checks=len(checks),
                 others=len(group) - len(checks),
                 endings=endings(checks or group),

@@ -93,31 +93,40 @@ def captured(seen: Sequence[Sighting], plan: CellPlan, given_up: Mapping[str, in
         by_payload.setdefault(sighting.packet.digest, []).append(sighting)
     last = seen[-1].packet.time if seen else 0
     judge = _Judge(plan, Routes(plan.network), given_up, last)
-    chains = [chain for same in by_payload.values() for chain in _chains(same, {*plan.ends, plan.rendezvous})]
+    starts = {*plan.ends, plan.rendezvous}
+    chains = [chain for same in by_payload.values() for chain in _chains(same, starts, judge.routes)]
     return sorted((judge.journey(chain) for chain in chains), key=lambda journey: journey.at or 0)
 
 
-def _chains(same: Sequence[Sighting], starts: set[str]) -> Iterator[list[Sighting]]:
+def _chains(same: Sequence[Sighting], starts: set[str], routes: Routes) -> Iterator[list[Sighting]]:
     """The sightings of one payload, a list for each packet; second copies that a link made belong to none."""
     found: list[list[Sighting]] = []
     for sighting in same:
         if sighting.packet.is_outgoing and sighting.box in starts:
             found.append([sighting])
             continue
-        before = next((chain for chain in found if _may_follow(chain[-1], sighting)), None)
-        if before is not None:
-            before.append(sighting)
+        before = [chain for chain in found if _may_follow(chain[-1], sighting, routes)]
+        if before:
+            max(before, key=lambda chain: _is_kept(chain[-1].packet, sighting.packet)).append(sighting)
     yield from found
 
 
-def _may_follow(before: Sighting, after: Sighting) -> bool:
-    if before.comment:
-        return False
+def _is_kept(one: UdpPacket, other: UdpPacket) -> bool:
+    """Whether a box has left one of the two addresses as it was: NATs do, but those that hairpin."""
+    return one.source == other.source or one.destination == other.destination
+
+
+def _may_follow(before: Sighting, after: Sighting, routes: Routes) -> bool:
+    """Whether the one may be the same packet, later: on in the same box, or in at the next one on its way."""
     one, other = before.packet, after.packet
+    if before.comment or one.is_outgoing is other.is_outgoing:
+        return False
     if not one.is_outgoing:
-        return other.is_outgoing and before.box == after.box
-    is_same = (one.source, one.destination) == (other.source, other.destination)
-    return is_same and not other.is_outgoing and before.box != after.box
+        return before.box == after.box
+    if (one.source, one.destination) != (other.source, other.destination):
+        return False
+    leg, box = routes.leg(before.box, one.source.host, one.destination.host), routes.network.boxes[after.box]
+    return leg is not None and (leg.box == after.box or (box.forwards and box.translation is None))
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from testbed.datagram import Endpoint
 from testbed.plan.outcomes import CLAIM_REFUTED, ENDS_DISAGREE, Outcome
 from testbed.results import explanation as words
+from testbed.results.explanation import Ending
 from testbed.results.record import Record, warning_kind
 from testbed.traversal.candidates import CandidateType
 from testbed.traversal.events import Connected, Relay, RoundOfChecks
-from testbed.trial.explain_causes import BY, because, mappers, unguarded
+from testbed.trial.explain_causes import BY, because, chance_of_loss, mappers, unguarded
 from testbed.trial.explain_flows import Events, Traffic, endings
 from testbed.trial.explain_journeys import Journey, nats_of
 from testbed.trial.explain_timeline import address, listed
@@ -76,7 +77,7 @@ def _clauses(case: Case) -> list[str]:
         if any(journey.reason == words.ARRIVED for journey in case.traffic.checks(other)):
             answers = [j for j in case.traffic.direct(name) if j not in checks]
             if answers and checks:
-                found.append(_fates(f"{name}'s {{}} answers", answers))
+                found.append(_fates(case, f"{name}'s {{}} answers", answers))
     return found
 
 
@@ -86,7 +87,7 @@ def _worth_telling(sent: Sequence[Journey]) -> Sequence[Journey]:
 
 def _clause(case: Case, name: str, sent: Sequence[Journey], noun: str) -> str:
     noun += "" if len(sent) == 1 else "s"
-    said = _fates(f"{name}'s {{}} {noun} to {_targets(case, sent)}", sent)
+    said = _fates(case, f"{name}'s {{}} {noun} to {_targets(case, sent)}", sent)
     reasons = [ending for ending in endings(sent) if not ending.arrived]
     for ending in reasons[:1]:
         died = [journey for journey in sent if (journey.where, journey.reason) == (ending.where, ending.reason)]
@@ -95,12 +96,17 @@ def _clause(case: Case, name: str, sent: Sequence[Journey], noun: str) -> str:
     return said
 
 
-def _fates(who: str, sent: Sequence[Journey]) -> str:
+def _fates(case: Case, who: str, sent: Sequence[Journey]) -> str:
     """`each of alice's 18 checks … died at nat_b (…)`, or how many did what."""
     found, n = endings(sent), len(sent)
+
+    def became(ending: Ending, several: bool) -> str:
+        share = chance_of_loss(case.traffic.plan, sent[0].sender, ending.where) if ending.reason == words.LOSS else ""
+        return ending.phrase(several) + (f" ({share})" if share else "")
+
     if len(found) == 1:
-        return f"{f'each of {who.format(n)}' if n > 1 else who.format('only')} {found[0].phrase(False)}"
-    told = [f"{ending.count} {ending.phrase(ending.count > 1)}" for ending in found[:MOST_ENDINGS]]
+        return f"{f'each of {who.format(n)}' if n > 1 else who.format('only')} {became(found[0], False)}"
+    told = [f"{ending.count} {became(ending, ending.count > 1)}" for ending in found[:MOST_ENDINGS]]
     if rest := sum(ending.count for ending in found[MOST_ENDINGS:]):
         told.append(f"{rest} ended elsewhere")
     return f"of {who.format(n)}, {listed(told)}"
@@ -145,7 +151,7 @@ def _lost_at_servers(case: Case) -> str:
         for who, journeys in ((f"{name}'s {{}} packets to the rendezvous", sent), ("the {} answers to " + name, back)):
             lost = [journey for journey in journeys if journey.reason not in (words.ARRIVED, words.UNDER_WAY)]
             if lost:
-                said = _fates(who, lost if len(lost) == len(journeys) else journeys)
+                said = _fates(case, who, lost if len(lost) == len(journeys) else journeys)
                 why = because(case.traffic, name, endings(lost)[0], lost)
                 found.append(f"{said}, {why}" if why else said)
                 break

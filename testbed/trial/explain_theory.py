@@ -1,15 +1,15 @@
 """What theory says of a trial: the model plays it with the same seed, and both are compared fact by fact.
 
 Rule 1: a fact is a sentence without times and numbers of packets: these differ where two machines run at once. The
-        port of a relay's address is no fact, and neither is one that the kernel's own NAT has chosen: no seed of ours
-        fixes them.
+        port of a relay's address is no fact, and neither is one that the kernel's own NAT has chosen, or one that was
+        guessed: no seed of ours fixes them, or only in an order that two ends share by chance.
 Rule 2: the first fact of the lab, in its order, that the model does not have is where both diverge; else the first of
         the model that the lab does not have. What follows from there need not be compared.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from testbed.datagram import Endpoint
@@ -31,7 +31,7 @@ from testbed.traversal.events import (
     Relay,
     RoundOfChecks,
 )
-from testbed.trial.explain_flows import Events, Traffic
+from testbed.trial.explain_flows import Events, Traffic, told_by
 
 LAST = 1 << 63
 """When something happens whose time is not known."""
@@ -74,33 +74,34 @@ _MISSING = "in the model {}, in the lab not"
 
 
 def _facts(plan: CellPlan, said: Events, traffic: Traffic | None) -> Iterator[Fact]:
-    chosen = _chosen_by_kernel(plan)
+    chosen, told = _chosen_by_kernel(plan), told_by(said)
 
     def name(endpoint: Endpoint) -> str:
-        return f"{endpoint.host}:*" if endpoint.host in chosen or endpoint.host in plan.servers else str(endpoint)
+        if endpoint.host in chosen:
+            return f"a port of {endpoint.host}"
+        return str(endpoint) if endpoint in told else f"another port of {endpoint.host}"
+
+    def own(endpoint: Endpoint) -> str:
+        return name(endpoint) if endpoint.host in chosen else str(endpoint)
 
     for who, events in said.items():
         for event in events:
             if (text := _fact(event, name)) is not None:
                 yield Fact(event.t, f"{who} {text}")
-    for who in plan.ends if traffic is not None else ():
-        assert traffic is not None
-        for journey in traffic.checks(who):
-            at = LAST if journey.at is None else journey.at
-            what = f"what {who} sends to {name(journey.remote)}"
-            if journey.external not in (None, journey.local):
-                assert journey.external is not None
-                yield Fact(at, f"{what} leaves by {name(journey.external)}")
-            if journey.reason not in (words.ARRIVED, words.UNDER_WAY, words.LATE, words.LOSS, words.CORRUPT):
-                yield Fact(at, f"{what} {_became(journey.where, journey.reason)}")
+    for journey in [j for end in plan.ends for j in traffic.checks(end)] if traffic is not None else []:
+        at = LAST if journey.at is None else journey.at
+        what = f"what {journey.sender} sends to {name(journey.remote)}"
+        if journey.external is not None and journey.external != journey.local:
+            yield Fact(at, f"{what} leaves by {own(journey.external)}")
+        if journey.reason not in (words.ARRIVED, words.UNDER_WAY, words.LATE, words.LOSS, words.CORRUPT):
+            yield Fact(at, f"{what} {_became(journey.where, journey.reason)}")
 
 
 def _became(where: str, reason: str) -> str:
     return words.Ending(where=where, reason=reason).phrase(False)
 
 
-def _fact(event: Event, name: object) -> str | None:
-    assert callable(name)
+def _fact(event: Event, name: Callable[[Endpoint], str]) -> str | None:
     match event:
         case CandidateFound(type=CandidateType.RELAYED):
             return "has a relayed candidate"
@@ -112,12 +113,10 @@ def _fact(event: Event, name: object) -> str | None:
             return "reaches the other through the relay"
         case RoundOfChecks(round=number):
             return f"begins round {number}"
-        case Check(remote=remote, count=None):
-            return f"checks {name(remote)}"
         case Check(remote=remote):
-            return f"checks ports of {remote.host}"
-        case Connected(local=local, remote=remote):
-            return f"is connected by {name(local)} to {name(remote)}"
+            return f"checks {name(remote)}"
+        case Connected(remote=remote):
+            return f"is connected to {name(remote)}"
         case Exhausted():
             return "runs out of rounds"
         case Failed():

@@ -3,6 +3,7 @@
 Rule 1: time runs from the first start of an end. Nothing is left out but what a line says in numbers.
 Rule 2: checks of one round to one candidate are one line, at the time of the first; so are guessed ports of one
         address. The checks that answer or nominate belong to the round that they fell into.
+Rule 3: what NATs and links lost of other packets is a line of its own, at the time when the first of them had left.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from testbed.datagram import Endpoint
+from testbed.results import explanation as words
 from testbed.results.explanation import Ending, Entry
 from testbed.traversal.events import (
     CandidateFound,
@@ -28,6 +30,7 @@ from testbed.traversal.events import (
     Unsupported,
 )
 from testbed.trial.explain_flows import MOST_ADDRESSES, Events, Traffic, endings, externals
+from testbed.trial.explain_journeys import Journey
 from testbed.units import NS_PER_SECOND
 
 
@@ -43,6 +46,8 @@ def timeline(said: Events, traffic: Traffic, *, told: bool) -> tuple[Entry, ...]
             if left_by := [str(e) for e in externals(journeys) if e not in {j.local for j in journeys}]:
                 text += f", leaving by {listed(left_by)}"
             entries.append((burst[0].t, name, burst[0].word, text, endings(journeys)))
+    if told:
+        entries += [(lost[0].at or 0, _place(lost[0]), "lost", _lost(lost, traffic), ()) for lost in _losses(traffic)]
     entries.sort(key=lambda entry: entry[0])
     return tuple(
         Entry(t=(t - start) / NS_PER_SECOND, who=who, event=word, text=text, endings=became)
@@ -81,10 +86,34 @@ def _checks(burst: Sequence[Check], traffic: Traffic) -> str:
     first, is_guess = burst[0].remote, burst[0].remote not in traffic.told
     took = (burst[-1].t - burst[0].t) // 1_000_000
     where = address(first, traffic)
-    if is_guess and len({check.remote for check in burst}) > 1:
-        where = f"ports of {first.host} that were not told, the first {first.port}"
+    if is_guess and count > 1 and (len({check.remote for check in burst}) > 1 or any(c.count for c in burst)):
+        where = f"ports of {first.host} that nobody told, first to {first.port}"
     text = f"{count} {'check' if count == 1 else 'checks'} to {where}"
     return f"{text}, within {took} ms" if took else text
+
+
+def _losses(traffic: Traffic) -> Iterable[list[Journey]]:
+    """What got lost beside checks: of each place and reason, those of one sender to one host."""
+    found: dict[object, list[Journey]] = {}
+    for journey in traffic.beside_checks():
+        if journey.reason not in (words.ARRIVED, words.UNDER_WAY, words.LATE):
+            is_server = journey.remote.host in traffic.plan.servers
+            key = (journey.where, journey.reason, journey.sender, is_server or journey.remote.host)
+            found.setdefault(key, []).append(journey)
+    return found.values()
+
+
+def _place(lost: Journey) -> str:
+    return f"link {lost.where}" if lost.reason in words.ON_LINKS else lost.where
+
+
+def _lost(lost: Sequence[Journey], traffic: Traffic) -> str:
+    first = lost[0]
+    to = "the rendezvous" if first.remote.host in traffic.plan.servers else first.remote.host
+    count = f"{len(lost)} {'packet' if len(lost) == 1 else 'packets'}"
+    became = Ending(where=first.where, reason=first.reason).phrase(len(lost) > 1)
+    took = ((lost[-1].at or 0) - (first.at or 0)) // 1_000_000
+    return f"{count} from {first.sender} to {to} {became}" + (f", within {took} ms" if took else "")
 
 
 def _ms(nanoseconds: int) -> str:
