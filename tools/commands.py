@@ -31,11 +31,20 @@ def page() -> Iterator[str]:
     for name in COMMANDS:
         command = group.get_command(context, name)
         assert command is not None
-        yield f"## testbed {name}\n"
-        yield f"    {command.get_usage(click.Context(command, context, info_name=name)).removeprefix('Usage: ')}\n"
-        yield f"{inspect.cleandoc(command.help or '')}\n"
-        yield from _options(command)
-        yield from _examples(command.epilog or "")
+        yield from _section(command, context, name, "##")
+
+
+def _section(command: click.Command, parent: click.Context, name: str, level: str) -> Iterator[str]:
+    """A command, and below it the commands of a group."""
+    context = click.Context(command, parent, info_name=name)
+    yield f"{level} {context.command_path}\n"
+    yield f"    {command.get_usage(context).removeprefix('Usage: ')}\n"
+    yield f"{inspect.cleandoc(command.help or '')}\n"
+    yield from _options(command)
+    yield from _examples(command.epilog or "")
+    if isinstance(command, click.Group):
+        for inner, below in command.commands.items():
+            yield from _section(below, context, inner, f"{level}#")
 
 
 def _options(command: click.Command) -> Iterator[str]:

@@ -106,6 +106,8 @@ def commands() -> Mapping[str, click.Command]:
 
 
 def options(command: click.Command) -> set[str]:
-    """The long options of a command."""
+    """The long options of a command; of a group, those of its commands."""
+    if isinstance(command, click.Group):
+        return {option for below in command.commands.values() for option in options(below)}
     named = {option for parameter in command.params for option in parameter.opts if option.startswith("--")}
     return named | {"--help"}
