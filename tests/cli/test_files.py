@@ -133,8 +133,8 @@ def test_show_lists_the_cells_of_a_scenario(run: Run) -> None:
     _, out, _ = run("check", "--show", "symmetric_nat")
     lines = [line.strip() for line in out.splitlines()]
     assert "expect: nat_b=eim-eif: success_rate at_least: 80%" in lines
-    assert "cell 1: nat_a=apdm-apdf,nat_b=eim-eif" in lines
-    assert len([line for line in lines if line.startswith("cell ")]) == 7
+    assert "cell 1: nat_a=apdm-apdf,nat_b=eim-eif,strategy=reflexive" in lines
+    assert len([line for line in lines if line.startswith("cell ")]) == 15
 
 
 def test_list_shows_what_a_name_finds(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

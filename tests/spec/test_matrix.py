@@ -169,10 +169,11 @@ def test_a_gate_may_name_a_pair(tmp_path: Path) -> None:
 
 
 ONLY = [
-    (["nat_b=eim-eif"], 1, "one value of one factor"),
-    (["nat_b=eim-eif", "nat_b=eim-adf"], 2, "two values of one factor: either"),
-    (["nat_a=apdm-apdf", "nat_b=eim-adf"], 1, "two factors: both"),
-    ([], 7, "nothing said: all"),
+    (["nat_b=eim-eif"], 3, "one value of one factor"),
+    (["nat_b=eim-eif", "nat_b=eim-adf"], 6, "two values of one factor: either"),
+    (["nat_a=apdm-apdf", "nat_b=eim-adf"], 3, "two factors: both"),
+    (["nat_a=apdm-apdf", "nat_b=eim-adf", "strategy=birthday"], 1, "three factors: all"),
+    ([], 15, "nothing said: all"),
 ]
 
 
