@@ -1,8 +1,7 @@
 """What crossed the interfaces of a lab: evidence for outcomes, and files for people.
 
-Rule 1: one ring a box (see wire/ring.py), drained into memory while the lab runs; what overflowed is counted and told.
-        Rings are made and closed by a thread each: the kernel waits for a grace period at both, and so they wait for
-        one together (6 rings: 16 ms instead of 75 to make, 30 instead of 145 to close).
+Rule 1: one tap a box (tap.py), drained into memory while the lab runs; what found no room is counted and told. Taps
+        are closed by a thread each: the kernel waits for a grace period, and so they wait for one together.
 Rule 2: only interfaces of the plan are points; the ports of a bridge would show each packet twice.
 Rule 3: a NAT rewrites addresses and ports but not a UDP payload, so payloads are compared by digest.
 
@@ -23,9 +22,8 @@ from testbed.errors import MachineError
 from testbed.lab import pcapng
 from testbed.lab.clocks import monotonic_shift
 from testbed.lab.namespaces import Namespace
-from testbed.lab.wire.ring import OUTGOING, Packet, Ring
+from testbed.lab.tap import AT_ONCE, OUTGOING, Packet, Tap
 
-BURST = 256
 MOST_BYTES = 256 << 20
 """Of packets that one lab keeps in memory; beyond it they are counted as drops."""
 _ETHERNET = 14
@@ -63,59 +61,52 @@ class Place:
     namespace: Namespace
     points: Mapping[int, str]
     """Index of each interface -> its name."""
+    largest: int = 1514
+    """Bytes of the largest frame."""
 
 
 @dataclass(slots=True)
 class _Box:
     name: str
-    ring: Ring
+    tap: Tap
     points: Mapping[int, str]
     packets: list[Packet] = field(default_factory=list)
 
 
 class Capture:
-    """The rings of a lab. They begin to be made at once; `wait` says when all of them run."""
+    """The taps of a lab."""
 
     def __init__(self, places: Sequence[Place]) -> None:
+        """They run from now on. Raises MachineError where packets cannot be captured."""
         self._boxes: list[_Box] = []
         self._bytes = 0
         self._over_limit = 0
-        self._errors: list[OSError] = []
-        self._makers = [Thread(target=self._make, args=(place,)) for place in places]
-        for maker in self._makers:
-            maker.start()
-
-    def wait(self) -> None:
-        """Until every ring runs. Raises MachineError where one cannot be had."""
-        _join(self._makers)
-        self._boxes.sort(key=lambda box: box.name)
-        for error in self._errors:
+        try:
+            for place in places:
+                with place.namespace:
+                    tap = Tap(largest=place.largest)
+                self._boxes.append(_Box(place.box, tap, dict(place.points)))
+        except OSError as error:
+            self.close()
             raise MachineError(f"packets cannot be captured: {error}", mend="run it with sudo") from error
 
-    def _make(self, place: Place) -> None:
-        try:
-            with place.namespace:
-                self._boxes.append(_Box(place.box, Ring(), dict(place.points)))
-        except OSError as error:
-            self._errors.append(error)
-
     def drain(self) -> None:
-        """Take over what waits in the rings; call it often enough that none overflows (512 packets a box)."""
+        """Take over what waits in the taps; call it often enough that none overflows."""
         for box in self._boxes:
-            while found := box.ring.read(BURST):
+            while found := box.tap.read():
                 kept = [packet for packet in found if packet.interface in box.points]
                 size = sum(len(packet.data) for packet in kept)
                 if self._bytes + size > MOST_BYTES:
                     self._over_limit += len(kept)
-                    continue
-                self._bytes += size
-                box.packets += kept
-                if len(found) < BURST:
+                else:
+                    self._bytes += size
+                    box.packets += kept
+                if len(found) < AT_ONCE:
                     break
 
     def drops(self) -> int:
         """Packets that passed unseen."""
-        return self._over_limit + sum(box.ring.drops() for box in self._boxes)
+        return self._over_limit + sum(box.tap.drops() for box in self._boxes)
 
     def udp(self, box: str) -> Iterator[UdpPacket]:
         """Every UDP datagram at the points of a box, in order."""
@@ -154,18 +145,13 @@ class Capture:
         return sorted(everything, key=lambda entry: entry[1].time)
 
     def close(self) -> None:
-        """Give the rings back."""
-        _join(self._makers)
-        closers = [Thread(target=box.ring.close) for box in self._boxes]
+        """Give the taps back."""
+        closers = [Thread(target=box.tap.close) for box in self._boxes]
         for closer in closers:
             closer.start()
-        _join(closers)
+        for closer in closers:
+            closer.join()
         self._boxes.clear()
-
-
-def _join(threads: Sequence[Thread]) -> None:
-    for thread in threads:
-        thread.join()
 
 
 def monotonic_of(comment: str) -> int | None:

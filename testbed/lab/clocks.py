@@ -11,9 +11,10 @@ def monotonic_shift(readings: int = 1) -> int:
     Of several readings the one that was disturbed least: a process that is put aside between two clocks is wrong by
     as long as it was away.
     """
-
-    def reading() -> tuple[int, int]:
+    found = least = None
+    for _ in range(readings):
         before, there, after = time.monotonic_ns(), time.time_ns(), time.monotonic_ns()
-        return after - before, (before + after) // 2 - there
-
-    return min(reading() for _ in range(readings))[1]
+        if least is None or after - before < least:
+            found, least = (before + after) // 2 - there, after - before
+    assert found is not None
+    return found

@@ -28,7 +28,7 @@ from testbed.lab.nftables.droplog import DropLog
 from testbed.lab.programs import Program, spawn
 from testbed.lab.wire.engine import WireCable
 from testbed.lab.wire.process import Wire
-from testbed.link.model import seeds_of_directions
+from testbed.link.model import LINK_HEADER, seeds_of_directions
 from testbed.plan.seeds import derive
 from testbed.spec.link import Link
 
@@ -68,6 +68,8 @@ class Lab:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self.wire is not None:
+            self.wire.kill()  # it takes as long to go as the taps do: both at once
         self._scope.close()
 
 
@@ -81,7 +83,7 @@ def build(blueprint: Blueprint, seed: int, *, capture: bool = True) -> Lab:
         world = _place(namespaces.own_namespace(), blueprint.world_fd, scope)
         sysctl.configure(forwards=False, more={})
         boxes = _make_namespaces(blueprint, scope)
-        # The two slow starters first: they wait for the kernel while the rest is made.
+        # The slow starter first: it waits for the kernel while the rest is made.
         wire = _start_wire(blueprint, world, seed, scope) if blueprint.wires else None
         captured = _start_capture(blueprint, boxes, scope) if capture else None
         with Netlink() as link:
@@ -94,8 +96,6 @@ def build(blueprint: Blueprint, seed: int, *, capture: bool = True) -> Lab:
                 if plan.rules is not None:
                     drop_logs[plan.box.name] = log = DropLog()
                     scope.callback(log.close)
-        if captured is not None:
-            captured.wait()
         if wire is not None:
             wire.wait()
         return Lab(blueprint, boxes, captured, wire, drop_logs, scope.pop_all())
@@ -149,11 +149,13 @@ def _set_up(plan: BoxPlan, seed: int) -> None:
 
 
 def _start_capture(blueprint: Blueprint, boxes: Mapping[str, Namespace], scope: ExitStack) -> Capture:
+    cables = blueprint.network.cables
     places = [
         Place(
             plan.box.name,
             boxes[plan.box.name],
             {plan.indexes[interface.name]: interface.name for interface in plan.box.interfaces},
+            max(c.link.mtu for c in cables if plan.box.name in (c.lower.box, c.upper.box)) + LINK_HEADER,
         )
         for plan in blueprint.boxes
         if plan.box.kind is not None

@@ -179,16 +179,16 @@ def _capture() -> Capability:
     def attempt() -> str:
         _enter()
         _try_capture()
-        return "AF_PACKET, TPACKET_V2"
+        return "AF_PACKET"
 
     return _tried("capture", "evidence in packets, and `wire` links", attempt)
 
 
 def _try_capture() -> None:
-    from testbed.lab.wire.ring import Ring
+    from testbed.lab.tap import Tap
 
     try:
-        Ring().close()
+        Tap().close()
     except OSError as error:
         raise MachineError(
             f"packets cannot be captured: {error.strerror}",

@@ -28,7 +28,7 @@ from testbed.traversal.events import Event
 from testbed.units import seconds
 
 DRAIN_EVERY = 0.05
-"""Seconds between two looks into the capture rings."""
+"""Seconds between two looks into the capture's taps."""
 GRACE = 10.0
 """Seconds beyond all deadlines after which a trial is taken for hung."""
 REFERENCE = {"quic": run_quic_agent, "udp": run_udp_agent}

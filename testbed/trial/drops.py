@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from testbed.lab.lab import Lab
-from testbed.lab.wire.ring import OUTGOING, Packet
+from testbed.lab.tap import OUTGOING, Packet
 
 _ETHERNET = 14
 _TTL, _CHECKSUM = 8, slice(10, 12)

@@ -20,8 +20,8 @@ from testbed.errors import MachineError, TestbedError
 from testbed.lab import namespaces
 from testbed.lab.blueprint import Blueprint
 from testbed.lab.lab import Lab, build
+from testbed.lab.tap import Packet
 from testbed.lab.wire.report import WireReport
-from testbed.lab.wire.ring import Packet
 from testbed.plan.outcomes import CLAIM_REFUTED, Outcome, Verdict, judge
 from testbed.plan.trials import CellPlan
 from testbed.results.disk import write_whole

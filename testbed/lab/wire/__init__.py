@@ -1,1 +1,1 @@
-"""Links made by a process of our own, for kernels without netem; and the packet ring that it reads."""
+"""Links made by a process of our own, for kernels without netem."""

@@ -4,8 +4,9 @@ Rule 1: what a link does to a frame is decided by `link.model` alone, from the k
         here it is only held until its time and sent. How late it was sent is measured for every frame.
 Rule 2: one heap for all directions and one `ppoll` for everything: the loop sleeps when nothing is due and is woken to
         the nanosecond (the thread's timer slack is 1 ns; `poll` and `epoll_wait` only know milliseconds).
-Rule 3: one socket sends on every device. A socket for each would save 1 µs of 4 a frame, but the kernel waits 12 ms
-        for a grace period at the closing of each. It names devices by index, so they need not exist yet at the start.
+Rule 3: the socket that reads also sends, on every device. A socket for each would save 1 µs of 4 a frame, but the
+        kernel waits for a grace period, 16 ms, at the closing of each. It names devices by index, so they need not
+        exist yet at the start.
 Rule 4: nothing is tried twice. What the kernel refuses is counted under the refusal's name.
 """
 
@@ -23,14 +24,13 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 
 from testbed.lab.namespaces import libc
+from testbed.lab.tap import Tap
 from testbed.lab.wire.report import DirectionReport, Lateness
-from testbed.lab.wire.ring import Ring
 from testbed.link.model import Arrival, Cause, Direction, seeds_of_directions
 from testbed.spec.link import Impairment, Link
 
 _READ, _SEND = 64, 64
 """Frames that are read, or sent, before the other gets its turn."""
-_SOL_PACKET, _PACKET_QDISC_BYPASS = 263, 20
 _ADDRESS = struct.Struct("=HHiHBB8x")
 _ARP, _IPV4, _IPV6 = b"\x08\x06", b"\x08\x00", b"\x86\xdd"
 _IGMP, _HOP_BY_HOP, _ICMPV6 = 2, 0, 58
@@ -92,10 +92,8 @@ class _LatenessCount:
 class Engine:
     """Links between the devices of the namespace that the thread is in."""
 
-    def __init__(self, cables: Sequence[WireCable], largest: int, slots: int) -> None:
-        self._ring = Ring(largest=largest, slots=slots, outgoing=False)
-        self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, 0)
-        self._socket.setsockopt(_SOL_PACKET, _PACKET_QDISC_BYPASS, 1)
+    def __init__(self, cables: Sequence[WireCable], largest: int, room: int) -> None:
+        self._tap = Tap(largest=largest, room=room, outgoing=False)
         self._lanes: dict[int, _Lane] = {}
         for cable in cables:
             up, down = seeds_of_directions(cable.seed)
@@ -111,7 +109,7 @@ class Engine:
 
     def run(self, until: int) -> None:
         """Move frames until the descriptor `until` is readable."""
-        heap, clock, wait = self._heap, time.monotonic_ns, _Poll(self._ring.fileno(), until)
+        heap, clock, wait = self._heap, time.monotonic_ns, _Poll(self._tap.fileno(), until)
         while True:
             if self._release():
                 timeout: int | None = 0
@@ -126,7 +124,7 @@ class Engine:
     def _take(self) -> None:
         """Read what has arrived and decide about it. If there is more, the next wait is over at once."""
         lanes, heap, pushed = self._lanes, self._heap, self._pushed
-        packets = self._ring.read(_READ)
+        packets = self._tap.read(_READ)
         for packet in packets:
             lane = lanes.get(packet.interface)
             if lane is None:
@@ -159,7 +157,7 @@ class Engine:
 
     def _release(self) -> bool:
         """Send what is due; whether more is."""
-        heap, clock, send, fd = self._heap, time.monotonic_ns, _sendto, self._socket.fileno()
+        heap, clock, send, fd = self._heap, time.monotonic_ns, _sendto, self._tap.fileno()
         steps = self._lateness.steps
         now = clock()
         for _ in range(_SEND):
@@ -185,8 +183,8 @@ class Engine:
         return self._lateness.frozen()
 
     def drops(self) -> int:
-        """Frames that found the ring full."""
-        return self._ring.drops()
+        """Frames that found no room."""
+        return self._tap.drops()
 
 
 def is_control(frame: bytes) -> bool:

@@ -1,8 +1,7 @@
 """The process that is the wire of one lab.
 
-Rule 1: it is forked from a parent that has imported everything, and starts while the parent goes on building: the
-        kernel waits 8 ms for a grace period when a ring is made (packet_set_ring), and nobody has to wait with it.
-Rule 2: it holds the wire's namespace, its two sockets and its end of a socket pair, and no other descriptor: no box
+Rule 1: it is forked from a parent that has imported everything, and starts while the parent goes on building.
+Rule 2: it holds the wire's namespace, its packet socket and its end of a socket pair, and no other descriptor: no box
         of the lab lives longer because of it.
 Rule 3: it dies with its parent, by whatever signal. It ends when its end of the pair reads the end of the stream, says
         what it did, and leaves by `os._exit`: nothing of the parent's runs a second time.
@@ -29,10 +28,8 @@ from testbed.link.model import LINK_HEADER
 
 _READY, _REPORT, _ERROR = b"+", b"R", b"E"
 _ANSWER_WITHIN = 10.0
-_SLOTS = 4096
-"""Frames that may wait to be read: 80 ms at 50 000 a second. With frames of 1 500 bytes the ring takes 8 MB."""
-_MEMORY = 16 << 20
-"""Of a ring for larger frames."""
+_ROOM = 16 << 20
+"""Bytes of frames that may wait to be read: 100 ms of large ones at 50 000 a second (see tap.py)."""
 
 
 class Wire:
@@ -85,11 +82,16 @@ class Wire:
 
     def close(self) -> None:
         """End it, if it has not ended, without a word, and wait until it is gone. Twice does nothing."""
+        self.kill()
+        if self._pidfd >= 0:
+            os.waitpid(self.pid, 0)
+            self._close()
+
+    def kill(self) -> None:
+        """End it without waiting; `close` does."""
         if self._pidfd >= 0:
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-            os.waitpid(self.pid, 0)
-            self._close()
 
     def _receive(self, most: int) -> bytes:
         self._control.settimeout(_ANSWER_WITHIN)
@@ -154,7 +156,7 @@ def _live(parent: int, namespace: int, cables: Sequence[WireCable], control: soc
 
 def _make_engine(cables: Sequence[WireCable]) -> Engine:
     largest = max((cable.link.mtu for cable in cables), default=0) + LINK_HEADER
-    return Engine(cables, largest, max(64, min(_SLOTS, _MEMORY // (2 * largest))))
+    return Engine(cables, largest, _ROOM)
 
 
 def _report(engine: Engine, scheduling: str) -> WireReport:
@@ -162,7 +164,7 @@ def _report(engine: Engine, scheduling: str) -> WireReport:
         scheduling=scheduling,
         busy=time.process_time_ns(),
         sent=engine.sent,
-        ring_drops=engine.drops(),
+        unread=engine.drops(),
         truncated=engine.truncated,
         refused=dict(engine.refused),
         lateness=engine.lateness(),

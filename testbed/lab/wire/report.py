@@ -62,7 +62,7 @@ class WireReport:
     busy: int
     """Nanoseconds of a core that it needed; what receivers do with a frame in the kernel counts too."""
     sent: int
-    ring_drops: int
+    unread: int
     """Frames that came faster than they were read, and are missing: nothing measured meanwhile is worth anything."""
     truncated: int
     """Frames larger than any link's `mtu` (a device with segmentation offload left on), and missing."""
@@ -74,7 +74,7 @@ class WireReport:
     @property
     def missing(self) -> int:
         """Frames that vanished though no link says so."""
-        return self.ring_drops + self.truncated + sum(self.refused.values())
+        return self.unread + self.truncated + sum(self.refused.values())
 
     def to_json(self) -> str:
         """One line."""
