@@ -17,7 +17,7 @@ from typing import NamedTuple
 from testbed.datagram import Datagram, Endpoint
 from testbed.lab.capture import UdpPacket, read_udp
 from testbed.lab.pcapng import Recorded
-from testbed.lab.wire.ring import OUTGOING, Packet
+from testbed.lab.tap import OUTGOING, Packet
 from testbed.nat.behaviour import is_native
 from testbed.plan.network import Network
 from testbed.plan.trials import CellPlan
