@@ -21,6 +21,7 @@ from testbed.errors import ExitStatus, TestbedError
 
 COMMANDS = {
     "run": ("testbed.cli.run", "Run a scenario: how often and how fast do two peers connect?"),
+    "explain": ("testbed.cli.explain", "Explain a trial: why did it come out so, and what does theory say?"),
     "predict": ("testbed.cli.predict", "Predict a scenario: what does theory say, before any network is made?"),
     "check": ("testbed.cli.check", "Check topologies, NAT profiles and scenarios; say all that is wrong."),
     "list": ("testbed.cli.list_", "List the topologies, profiles, scenarios and agents there are."),

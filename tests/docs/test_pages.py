@@ -23,6 +23,7 @@ from testbed.errors import ExitStatus
 from testbed.lab.nftables.table import REASONS
 from testbed.plan.outcomes import CLAIM_REFUTED, ENDS_DISAGREE, Outcome
 from testbed.results.document import Document, json_schema
+from testbed.results.explanation import ENDINGS
 from testbed.results.record import BUSY_MACHINE, CAPTURE_DROPS, LATE_EVENT_LOOP, METRICS, Record
 from testbed.spec.kinds import OLDER_NAMES
 from testbed.spec.load import load_any
@@ -196,6 +197,8 @@ TABLES = [
         "warning",
         [LATE_EVENT_LOOP, BUSY_MACHINE, CAPTURE_DROPS, ENDS_DISAGREE, CLAIM_REFUTED],
     ),
+    # every way in which a packet may end
+    ("docs/concepts.md", "## Explanations", "ending", list(ENDINGS)),
     # every reason for which a NAT drops
     ("docs/design.md", "### A trial's record", "reason", list(REASONS)),
     # every event that a program may report

@@ -196,7 +196,8 @@ ROWS: list[Row] = [
         "Not direct: each of alice's 5 checks to bob's server-reflexive address 11.0.0.10:6000 was taken by nat_b's "
         "own stack, because nat_b accepts what nobody has asked for, and that port is its own from then on, so that "
         "bob's checks had to leave by 11.0.0.10:41000; bob's only check to alice's server-reflexive address "
-        "11.0.0.6:5000 died at nat_a (no-permission), because they left by 11.0.0.10:41000, to which alice had sent nothing.",
+        "11.0.0.6:5000 died at nat_a (no-permission), because they left by 11.0.0.10:41000, to which alice had sent "
+        "nothing.",
     ),
     row(
         "both behind one NAT that does not hairpin",
