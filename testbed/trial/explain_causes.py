@@ -93,20 +93,20 @@ def _unsolicited(traffic: Traffic, sender: str, nat: str, died: Sequence[Journey
 def _unknown_source(traffic: Traffic, sender: str, nat: str, died: Sequence[Journey]) -> str | None:
     """They came from an address that the other end had not written to, or not yet."""
     plan, other = traffic.plan, traffic.other(sender)
-    sources = externals(died)
+    sources = tuple(dict.fromkeys(source for j in died if (source := j.seen_as or j.external) is not None))
     if not sources:
         return None
-    came = listed(list(map(str, sources)))
+    came, they = listed(list(map(str, sources))), "it" if len(died) == 1 else "they"
     filtering = profile_of(plan, nat).filtering
     opened = [journey for journey in traffic.direct(other) if _opens(journey, sources, filtering)]
     if not opened:
         by = mappers(plan, sender)
         is_new = not any(source in traffic.told for source in sources)
         moved = f" ({', '.join(f'{name} maps {BY[d]}' for name, d in by.items())})" if by and is_new else ""
-        return f"because they left by {came}{moved}, to which {other} had sent nothing"
+        return f"because {they} came from {came}{moved}, to which {other} had sent nothing"
     first = min((journey.at for journey in opened if journey.at is not None), default=None)
     if first is not None and all(journey.at is not None and journey.at < first for journey in died):
-        return f"because they came before {other} had sent anything to {came}"
+        return f"because {they} came before {other} had sent anything to {came}"
     return None
 
 

@@ -56,6 +56,8 @@ class Journey:
     """How it ended (results/explanation.py)."""
     is_request: bool = False
     """Whether it is a STUN Binding request."""
+    seen_as: Endpoint | None = None
+    """Its source where it ended, whether or not that is outside."""
 
 
 class Sighting(NamedTuple):
@@ -151,6 +153,7 @@ class _Judge:
             where,
             reason,
             _is_request(first.payload),
+            last.source,
         )
 
     def _ending(self, at: Sighting) -> tuple[str, str]:
@@ -225,7 +228,9 @@ def modelled(played: Played, plan: CellPlan) -> list[Journey]:
 
 def _modelled(name: str, datagram: Datagram, ended: list[_Ended], plan: CellPlan) -> Journey:
     """The journey of one datagram; `ended`: those of its payload, which may be both ends' own."""
-    beyond = {str(a) for end in plan.ends if end != name for a in plan.network.boxes[end].addresses()}
+    other = next(end for end in plan.ends if end != name)
+    theirs = {other, *nats_of(plan.network, other)}.difference(nats_of(plan.network, name))
+    beyond = {str(address) for box in theirs for address in plan.network.boxes[box].addresses()}
     found = next((e for e in ended if e.destination == datagram.destination or e.destination.host in beyond), None)
     if found is not None:
         ended.remove(found)
@@ -235,7 +240,7 @@ def _modelled(name: str, datagram: Datagram, ended: list[_Ended], plan: CellPlan
         found = _Ended("the way", words.UNDER_WAY, datagram.source, datagram.destination)
     external, is_request = outside(plan.network, name, found.source), _is_request(datagram.data)
     ends = datagram.source, datagram.destination
-    return Journey(name, None, *ends, external, found.where, found.reason, is_request)
+    return Journey(name, None, *ends, external, found.where, found.reason, is_request, found.source)
 
 
 # ---------------------------------------------------------------------------- of the network

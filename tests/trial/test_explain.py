@@ -21,7 +21,7 @@ from testbed.results.record import Event as RecordEvent
 from testbed.results.record import Record
 from testbed.sim.trial import Settings, play
 from testbed.spec.kinds import kind
-from testbed.spec.profile import NatProfile, Unsolicited
+from testbed.spec.profile import Hairpinning, NatProfile, Unsolicited
 from testbed.traversal.candidates import CandidateType
 from testbed.traversal.events import CandidateFound, Check, Connected, Event, Exhausted, Failed, Relay, Start, to_json
 from testbed.trial.explain import NOT_KEPT, build, read_events
@@ -105,8 +105,8 @@ ROWS: list[Row] = [
         "relayed",
         alice(B_OUT, "nat_b", "no-permission", n=18, left_by=A_NEW) + bob(A_OUT, "nat_a", "no-permission", n=18),
         "Not direct: each of alice's 18 checks to bob's server-reflexive address 11.0.0.10:6000 died at nat_b "
-        "(no-permission), because they left by 11.0.0.6:40000 (nat_a maps by address and port), to which bob had sent "
-        "nothing; each of bob's 18 checks to alice's server-reflexive address 11.0.0.6:5000 died at nat_a "
+        "(no-permission), because they came from 11.0.0.6:40000 (nat_a maps by address and port), to which bob had "
+        "sent nothing; each of bob's 18 checks to alice's server-reflexive address 11.0.0.6:5000 died at nat_a "
         "(no-permission), because nat_a maps by address and port and has that address for the rendezvous only, while "
         "alice's own checks leave by 11.0.0.6:40000.",
     ),
@@ -116,7 +116,7 @@ ROWS: list[Row] = [
         "relayed",
         alice(B, "internet", "no-route", n=3) + alice(B_OUT, "nat_b", "no-permission"),
         "Not direct: alice's only check to bob's server-reflexive address 11.0.0.10:6000 died at nat_b "
-        "(no-permission), because they left by 11.0.0.6:5000, to which bob had sent nothing.",
+        "(no-permission), because it came from 11.0.0.6:5000, to which bob had sent nothing.",
     ),
     row(
         "but not where there was no other",
@@ -196,7 +196,7 @@ ROWS: list[Row] = [
         "Not direct: each of alice's 5 checks to bob's server-reflexive address 11.0.0.10:6000 was taken by nat_b's "
         "own stack, because nat_b accepts what nobody has asked for, and that port is its own from then on, so that "
         "bob's checks had to leave by 11.0.0.10:41000; bob's only check to alice's server-reflexive address "
-        "11.0.0.6:5000 died at nat_a (no-permission), because they left by 11.0.0.10:41000, to which alice had sent "
+        "11.0.0.6:5000 died at nat_a (no-permission), because it came from 11.0.0.10:41000, to which alice had sent "
         "nothing.",
     ),
     row(
@@ -240,7 +240,7 @@ ROWS: list[Row] = [
         + [Journey("alice", i * MS, A, MEET, A_OUT, "meet", "loss") for i in range(4)]
         + [Journey("bob", i * MS, B, MEET, B_OUT, "meet", "arrived") for i in range(4)],
         "Failed: each of alice's 2 checks to bob's server-reflexive address 11.0.0.10:6000 died at nat_b "
-        "(no-permission), because they left by 11.0.0.6:5000, to which bob had sent nothing; no bytes reached alice "
+        "(no-permission), because they came from 11.0.0.6:5000, to which bob had sent nothing; no bytes reached alice "
         "and bob through the relay: each of alice's 4 packets to the rendezvous was lost on the link meet.",
         said=both(relay=False),
     ),
@@ -593,9 +593,20 @@ def test_a_trial_that_went_as_the_model_says_differs_in_nothing(nats: tuple[str,
     assert Explanation.model_validate_json(found.to_json()) == found
 
 
+def test_a_hairpin_through_two_nats_is_followed() -> None:
+    found = kind("eim-eif")
+    assert found is not None
+    carrier = found.model_copy(update={"hairpinning": Hairpinning.INTERNAL_SOURCE})
+    below = {"nat_a": node("nat", "carrier"), "nat_b": node("nat", "carrier")}
+    plan = cell({"carrier": node("nat", "internet"), **TWO_HOMES, **below}, carrier=carrier)
+    told = explained(plan, of_model(plan))
+    assert "died at nat_b (no-permission), because they came from 100.64.0." in told.sentence
+    assert {ending.reason for flow in told.flows for ending in flow.endings} == {"no-permission", "no-route"}
+
+
 def test_without_packets_the_sentence_says_whose_word_it_is() -> None:
     found = explained(APDM_A, of_model(APDM_A))
-    assert "died at nat_b (no-permission), because they left by 11.0.0.6:" in found.sentence
+    assert "died at nat_b (no-permission), because they came from 11.0.0.6:" in found.sentence
     assert found.sentence.endswith("(where packets ended is the model's word).")
     assert NOT_KEPT in found.notes
 

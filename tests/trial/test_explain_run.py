@@ -108,7 +108,7 @@ def test_the_drops_of_a_lab_are_named(tmp_path: Path) -> None:
     kept = next(record for record in records(tmp_path / "out") if record.cell == HARD)
     assert (found.cell, found.told_by) == (HARD, "capture")
     assert found.sentence.startswith("Not direct: each of alice's ")
-    assert "died at nat_b (no-permission), because they left by 11.0.0.6:" in found.sentence
+    assert "died at nat_b (no-permission), because they came from 11.0.0.6:" in found.sentence
     assert "nat_a maps by address and port and has those addresses for the rendezvous only" in found.sentence
     counted: dict[tuple[str, str], int] = {}
     for flow in found.flows:
