@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from testbed.certify import judgement
-from testbed.certify.rows import Seen, capacity
+from testbed.certify.rows import FEWEST_PORTS, Seen, capacity
 from testbed.certify.stage import HOSTS, STUN_PORTS, Arrival, Stage
 from testbed.datagram import Endpoint
 from testbed.lab import packets
@@ -32,14 +32,23 @@ _AT_ONCE = 128
 def mapping(stage: Stage) -> dict[str, Seen]:
     """RFC 5780 §4.3: how one socket is seen from two addresses and two ports."""
     stage.start()
-    own = Endpoint(str(stage.inside[0]), stage.block(0)[0] + 77)
+    one = _mapping_of(stage, stage.block(0)[0] + 1)
+    if capacity(stage.profile) < FEWEST_PORTS:  # two sockets could need more ports than there are
+        return {"mapping": Seen(one, "STUN from one socket to two addresses and two ports")}
+    other = _mapping_of(stage, stage.block(0)[0] + 2)
+    how = "STUN from two sockets, each to two addresses and two ports"
+    return {"mapping": Seen(judgement.stricter(one, other), how)}
+
+
+def _mapping_of(stage: Stage, port: int) -> str:
+    """What one socket shows."""
+    own, ports = Endpoint(str(stage.inside[0]), port), stage.profile.ports
     first, new_port, new_address = _servers(stage)
-    ports = stage.profile.ports
     if stage.profile.mapping is not Dependence.ENDPOINT_INDEPENDENT and ports.preserve and ports.overload:
         # Every remote would see the preserved port, whatever the mapping: so somebody else has it, towards one of them.
-        stage.ask(stage.host(own.port, 1), first)
-    seen = [stage.ask(stage.host(own.port), server) for server in (first, new_port, new_address, first)]
-    return {"mapping": Seen(judgement.mapping_of(own, seen), "STUN from one socket to two addresses and two ports")}
+        stage.ask(stage.host(port, 1), first)
+    seen = [stage.ask(stage.host(port), server) for server in (first, new_port, new_address, first)]
+    return judgement.mapping_of(own, seen)
 
 
 def preservation(stage: Stage) -> dict[str, Seen]:

@@ -3,7 +3,7 @@
 Rule 1: the declared lifetime is read from the kernel's own timer, just after a packet that sets it. That the timer
         means what it says is tried in a copy of the profile that lives so briefly that one can wait for it.
 Rule 2: waiting for a timer is the one wait here. If this process was held up meanwhile, its moments are not those that
-        were meant, and the measurement is made again; three times, and it is given up.
+        were meant; the measurement is void, and made with a lifetime twice as long. `how` says which one it was.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def lifetime_of_datagrams(stage: Stage) -> dict[str, Seen]:
     if out is not None and left:
         timer = judgement.lifetime_of(declared, max(left), elapsed, exactness(stage.made))
     brief = BRIEF if stage.is_explicit or stage.is_firewall else SECOND
-    aged = _age(stage, brief)
+    brief, aged = _age(stage, brief)
     lives = f"a copy of {format_duration(brief)}: alive at 60 %, gone at 130 %"
     if aged.idle or not aged.in_between:
         timer += f", and a mapping of {format_duration(brief)} is {'still there' if aged.idle else 'gone too soon'}"
@@ -110,8 +110,11 @@ def restarted(stage: Stage) -> dict[str, Seen]:
     return {"restart": Seen(STARTS_ANEW if is_gone else "a mapping outlives it", how)}
 
 
-def _age(stage: Stage, brief: int) -> Aged:
-    """Of three mappings one is left alone, of one the host sends, of one the remote does; then which are there."""
+def _age(stage: Stage, brief: int) -> tuple[int, Aged]:
+    """Of three mappings one is left alone, of one the host sends, of one the remote does; then which are there.
+
+    Also the lifetime that could be waited for.
+    """
     for _ in range(_TRIES):
         stage.start(stage.made.model_copy(update={"udp_timeout": brief}))
         remote = stage.remote(PORT)
@@ -126,7 +129,8 @@ def _age(stage: Stage, brief: int) -> Aged:
         aged = Aged(stage.admits(remote, idle), stage.admits(remote, sent), stage.admits(remote, received), in_between)
         ended = time.monotonic_ns()
         if refreshed < began + brief * 9 // 10 and ended < began + brief * 15 // 10:
-            return aged
+            return brief, aged
+        brief *= 2
     raise BrokenError(f"this machine is too busy to wait for a timer of {format_duration(brief)}")
 
 

@@ -17,6 +17,11 @@ from testbed.units import format_duration
 
 NOTHING = "nothing passes"
 _MILLISECOND = 1_000_000
+_BY_STRICTNESS = (
+    Dependence.ENDPOINT_INDEPENDENT,
+    Dependence.ADDRESS_DEPENDENT,
+    Dependence.ADDRESS_AND_PORT_DEPENDENT,
+)
 
 
 class Reaction(StrEnum):
@@ -40,6 +45,14 @@ def mapping_of(own: Endpoint, seen: Sequence[Endpoint | None]) -> str:
     return _dependence(new_port == first, new_address == first)
 
 
+def stricter(one: str, other: str) -> str:
+    """Of what two sockets show of a mapping: two ports drawn at random may be alike for once, but not twice."""
+    strictness = [dependence.value for dependence in _BY_STRICTNESS]
+    if one in strictness and other in strictness:
+        return max(one, other, key=strictness.index)
+    return one if one == other else f"{one}, then {other}"
+
+
 def filtering_of(first: bool, new_port: bool, new_address: bool) -> str:
     """From who may answer: the remote itself, a new port of it, a new address."""
     return _dependence(new_port, new_address) if first else NOTHING
@@ -58,11 +71,11 @@ def _dependence(new_port: bool, new_address: bool) -> str:
 
 
 def preserved(pairs: Sequence[tuple[int, int]]) -> str:
-    """From (inside port, external port) of free ports."""
+    """From (inside port, external port) of free ports; one port drawn at random may be the host's own by chance."""
     kept = sum(inside == external for inside, external in pairs)
     if not pairs:
         return NOTHING
-    return "true" if kept == len(pairs) else "false" if kept == 0 else f"{kept} of {len(pairs)} are kept"
+    return "true" if kept == len(pairs) else "false" if kept <= 1 else f"{kept} of {len(pairs)} are kept"
 
 
 def step_of(ports: Sequence[int]) -> int | None:

@@ -30,6 +30,25 @@ def test_mapping(sentence: str, seen: tuple[Endpoint | None, ...], meant: str) -
 
 
 @pytest.mark.parametrize(
+    ("sentence", "one", "other", "meant"),
+    [
+        ("they agree", "endpoint-independent", "endpoint-independent", "endpoint-independent"),
+        (
+            "two ports were alike by chance",
+            "address-dependent",
+            "address-and-port-dependent",
+            "address-and-port-dependent",
+        ),
+        ("in whichever order", "address-and-port-dependent", "endpoint-independent", "address-and-port-dependent"),
+        ("one of them gets nothing", "address-dependent", "nothing passes", "address-dependent, then nothing passes"),
+        ("none does", "nothing passes", "nothing passes", "nothing passes"),
+    ],
+)
+def test_mapping_of_two_sockets(sentence: str, one: str, other: str, meant: str) -> None:
+    assert judgement.stricter(one, other) == meant, sentence
+
+
+@pytest.mark.parametrize(
     ("sentence", "answers", "meant"),
     [
         ("all may answer", (True, True, True), "endpoint-independent"),
@@ -48,7 +67,8 @@ def test_filtering(sentence: str, answers: tuple[bool, bool, bool], meant: str) 
     [
         ("all", [(1, 1), (2, 2)], "true"),
         ("none", [(1, 7), (2, 9)], "false"),
-        ("some", [(1, 1), (2, 9)], "1 of 2 are kept"),
+        ("one of them, by chance", [(1, 1), (2, 9), (3, 4)], "false"),
+        ("some", [(1, 1), (2, 2), (3, 9)], "2 of 3 are kept"),
         ("nothing came", [], "nothing passes"),
     ],
 )

@@ -9,10 +9,9 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from testbed.certify import stage
 from testbed.cli import group
 from testbed.errors import SpecError, UsageError
-from testbed.lab.nftables.prepare import Prepared
+from testbed.lab.nftables.prepare import Prepared, prepare
 from testbed.plan.network import Translation
 from testbed.spec.kinds import KINDS
 from testbed.spec.profile import Dependence
@@ -94,17 +93,15 @@ def test_one_profile_is_shown_row_by_row() -> None:
 
 @pytest.mark.lab
 def test_a_disagreement_is_told_and_makes_the_status_1(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = stage.prepare
-
     def lie(translation: Translation) -> Prepared:
         """Of one profile rules that drop for another reason than they should."""
         profile = translation.profile
         if profile.name == "udp-blocked":
             filtering = Dependence.ENDPOINT_INDEPENDENT
             profile = profile.model_copy(update={"udp_blocked": False, "filtering": filtering})
-        return real(Translation(profile, translation.external, translation.inside))
+        return prepare(Translation(profile, translation.external, translation.inside))
 
-    monkeypatch.setattr(stage, "prepare", lie)
+    monkeypatch.setattr("testbed.certify.stage.prepare", lie)
     status, shown = run("test", "udp-blocked", "eim-eif", "--json")
     assert status == 1
     document = json.loads(shown)
