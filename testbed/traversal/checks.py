@@ -27,6 +27,9 @@ from testbed.traversal.stun import Attribute, Kind, Message, Method, Value
 
 NOMINATION_WAITS = tuple(wait * 1_000_000 for wait in (50, 100, 200, 400, 400, 400))
 """Nanoseconds from each nominating check to the next; after the last the pair is given up."""
+REPEATS = tuple(wait * 1_000_000 for wait in (100, 200, 400))
+"""Nanoseconds from a triggered check to its first repetition, and on: at a base that was opened since, where no
+schedule comes back to the pair."""
 REMEMBERED = 512
 """Checks whose answer is still waited for; older ones are forgotten."""
 MAX_PEER_REFLEXIVE, MAX_AT_OTHERS = 8, 2
@@ -111,6 +114,7 @@ class Checks:
         self._nominating: Pair | None = None
         self._nominations = 0
         self._nominate_at: int | None = None
+        self._repeats: dict[tuple[Endpoint, Endpoint], tuple[int, int]] = {}
         self._outbox: list[Datagram] = []
         self._events: list[CheckEvent] = []
         self.selected: Pair | None = None
@@ -184,11 +188,15 @@ class Checks:
         return True
 
     def next_timeout(self) -> int | None:
-        """When the nomination is sent again."""
-        return self._nominate_at
+        """When the nomination, or a triggered check, is sent again."""
+        times = [due for due, _ in self._repeats.values()] if self.selected is None else []
+        return min((time for time in (self._nominate_at, *times) if time is not None), default=None)
 
     def handle_timeout(self, now: int) -> None:
-        """Nominate again, or give the pair up."""
+        """Nominate again, or give the pair up; repeat triggered checks."""
+        for way, (due, number) in list(self._repeats.items()):
+            if due <= now:
+                self._repeat(way, number, now)
         pair = self._nominating
         if pair is None or self._nominate_at is None or now < self._nominate_at:
             return
@@ -201,6 +209,14 @@ class Checks:
         self._nominate_at = now + NOMINATION_WAITS[self._nominations]
         self._nominations += 1
         self._send(pair, None, now)
+
+    def _repeat(self, way: tuple[Endpoint, Endpoint], number: int, now: int) -> None:
+        pair = self._pairs[way]
+        del self._repeats[way]
+        if self.selected is None and not pair.is_valid and pair.answered_from is None:
+            if number + 1 < len(REPEATS):
+                self._repeats[way] = (now + REPEATS[number + 1], number + 1)
+            self._send(pair, None, now)
 
     def datagrams_to_send(self, now: int) -> list[Datagram]:
         """Checks and answers to checks."""
@@ -311,6 +327,8 @@ class Checks:
         if pair.is_valid or (pair.triggered_at is not None and now - pair.triggered_at < TRIGGER_GAP):
             return
         pair.triggered_at = now
+        if pair.local not in self._first_bases:
+            self._repeats[pair.local, pair.remote] = (now + REPEATS[0], 0)
         self._send(pair, None, now)
 
     def _send(self, pair: Pair, attempt: int | None, now: int) -> None:

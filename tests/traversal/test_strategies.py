@@ -358,6 +358,31 @@ def test_a_lossy_network_costs_rounds_not_the_prediction(seed: int) -> None:
     assert trial.is_direct
 
 
+def test_a_probe_that_hit_survives_the_loss_of_what_follows() -> None:
+    """Only the probe itself is sent once: the check that it triggers is repeated until it is answered."""
+    trial = pair("apdm-apdf", "eim-apdf", "birthday", seed=0)
+    lost: list[Datagram] = []
+
+    def loses_first(datagram: Datagram) -> bool:
+        is_answer = datagram.source in trial.opened["alice"] and datagram.source in {d.destination for d in heard}
+        if is_answer and len(lost) < 3:
+            lost.append(datagram)
+            return True
+        return False
+
+    heard: list[Datagram] = []
+    receive = trial.alice.receive
+
+    def listen(datagram: Datagram, now: int) -> None:
+        heard.append(datagram)
+        receive(datagram, now)
+
+    trial.alice.receive = listen  # type: ignore[method-assign]
+    trial.network.blocked = loses_first
+    assert trial.run().is_direct
+    assert len(lost) == 3
+
+
 def test_a_server_that_falls_silent_ends_the_measuring() -> None:
     def is_second(datagram: Datagram) -> bool:
         return datagram.destination.host == SERVER[1] and datagram.source.port != 40000
