@@ -106,9 +106,11 @@ def _fates(case: Case, who: str, sent: Sequence[Journey]) -> str:
 
     if len(found) == 1:
         return f"{f'each of {who.format(n)}' if n > 1 else who.format('only')} {became(found[0], False)}"
-    told = [f"{ending.count} {became(ending, ending.count > 1)}" for ending in found[:MOST_ENDINGS]]
+    last = next((ending for ending in found if not ending.arrived), None)  # its cause is told after it
+    ordered = sorted(found[:MOST_ENDINGS], key=lambda ending: ending is last)
+    told = [f"{ending.count} {became(ending, ending.count > 1)}" for ending in ordered]
     if rest := sum(ending.count for ending in found[MOST_ENDINGS:]):
-        told.append(f"{rest} ended elsewhere")
+        told.insert(0, f"{rest} ended elsewhere")
     return f"of {who.format(n)}, {listed(told)}"
 
 

@@ -150,8 +150,8 @@ ROWS: list[Row] = [
         cell(LOSSY, nat_a="eim-apdf", nat_b="eim-apdf"),
         "relayed",
         alice(B_OUT, "alice", "loss", n=4, left_by=None) + alice(B_OUT, "bob", "arrived", n=2),
-        "Not direct: of alice's 6 checks to bob's server-reflexive address 11.0.0.10:6000, 4 were lost on the link "
-        "alice (20% loss up alice) and 2 arrived at bob.",
+        "Not direct: of alice's 6 checks to bob's server-reflexive address 11.0.0.10:6000, 2 arrived at bob and 4 "
+        "were lost on the link alice (20% loss up alice).",
     ),
     row(
         "checks that arrive and answers that do not",
