@@ -1,8 +1,8 @@
 """Packets as a pcapng file: one interface block a capture point, comments on packets, TLS secrets.
 
 Rule 1: times are nanoseconds since 1970, one clock for all points (if_tsresol 9).
-Rule 2: a file can be opened by tshark and decrypted with no option: the secrets are a block in it, before the packets
-        that they open.
+Rule 2: TLS secrets are a block of the file, before the packets that they open, so that a reader needs no option for
+        them. (What travels through the relay is inside TURN, where tshark looks for no QUIC: docs/design.md.)
 Rule 3: what is read back is what was written, or it is refused: a file of another program, another clock, half a file.
 
 Format: draft-ietf-opsawg-pcapng. Written here because what there is in Python writes a few thousand packets a second

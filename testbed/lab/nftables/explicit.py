@@ -145,8 +145,9 @@ def _sort_protocol(table: Table, engine: Engine, fields: Fields) -> None:
     table.chain(
         f"leave_{protocol}",
         [
-            f"ct zone set {fields.outbound(engine.mapping)} map @zone_out_{protocol} accept",
+            # an answer to an admitted flow first: whichever of the two ends began, the same mapping is used
             *(answering if engine.answers_by_session else []),
+            f"ct zone set {fields.outbound(engine.mapping)} map @zone_out_{protocol} accept",
             f"ct zone set numgen inc mod {_ZONES} offset 1",
         ],
     )

@@ -314,6 +314,18 @@ def test_answer_to_an_admitted_flow(session_reply: bool) -> None:
         assert b.out(host, b.remote(7000)) == external
 
 
+def test_an_answer_leaves_so_even_if_there_is_a_mapping_of_its_own() -> None:
+    """Until the remote opens a session, its own mapping is used; then it matters no more which of two ends was first."""
+    with bench(can(NatProfile(mapping=APD, filtering=EI, session_reply=True))) as b:
+        host, stranger = b.host(5000), b.remote(7000, 1)
+        first, own = b.out(host, b.remote(7000)), b.out(host, stranger)
+        assert first != own
+        assert b.admits(stranger, own), "an answer to us opens nothing"
+        assert b.out(host, stranger) == own
+        assert b.admits(stranger, first)
+        assert b.out(host, stranger) == first
+
+
 def test_no_hairpin() -> None:
     with bench(can(NatProfile(filtering=EI))) as b:
         external = b.out(b.host(5000), b.remote(7000))
