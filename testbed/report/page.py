@@ -55,7 +55,8 @@ def _title(document: Document, constant: Mapping[str, str], width: int, g: Glyph
     each = sorted({c.trials for c in cells}) or [0]
     trials = f"{each[0]}" if len(each) == 1 else f"{each[0]}{g.dash}{each[-1]}"
     facts = [
-        f"{len(cells)} {'cell' if len(cells) == 1 else 'cells'} {g.times} {trials} trials",
+        f"{len(cells)} {'cell' if len(cells) == 1 else 'cells'} {g.times} {trials} "
+        f"{'trial' if trials == '1' else 'trials'}",
         f"seed {document.seed}",
         f"{document.lab.links} links",
         *(["own kernel"] if document.lab.kernel == "own" else []),
@@ -64,7 +65,8 @@ def _title(document: Document, constant: Mapping[str, str], width: int, g: Glyph
     ]
     counts = ", ".join(f"{sum(getattr(c.outcomes, n) for c in cells)} {n}" for n in table.outcomes_seen(cells))
     first = lines.hanging(Text(f"{document.scenario}:", style="bold"), Text(f" {g.dot} ".join(facts)), width)
-    return [*first, Text(f"{sum(c.trials for c in cells)} trials: {counts}", style="dim")]
+    total = sum(c.trials for c in cells)
+    return [*first, Text(f"{total} {'trial' if total == 1 else 'trials'}: {counts}", style="dim")]
 
 
 def _legend(document: Document, g: Glyphs) -> list[Text]:

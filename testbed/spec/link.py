@@ -68,7 +68,7 @@ class Impairment(Model):
     reorder: Probability = 0
     """Share of frames that skip the delay."""
     rate: Rate | None = None
-    """Line speed; a FIFO in front of the delay. No limit unless said."""
+    """Line speed: frames leave one after another, and jitter does not reorder them. No limit unless said."""
     limit: Annotated[Whole, Field(ge=1, le=10_000_000)] = 1000
     """Most frames that may wait in this direction."""
 
