@@ -99,11 +99,11 @@ class Ports:
         size = last - first + 1
         if ports.otherwise is Otherwise.RANDOM:
             return first + scale(jhash_word(self._count(transport) % COUNTED, word), size)
-        window = size if block is not None else _window(size)
+        walked = size if block is not None else window(size)
         number = self._count(transport, block)
-        at = ((number + 1) * abs(ports.step) - 1) % window
-        start = first if block is not None else first + word % (size - window + 1)
-        return start + at if ports.step > 0 else start + window - 1 - at
+        at = ((number + 1) * abs(ports.step) - 1) % walked
+        start = first if block is not None else first + word % (size - walked + 1)
+        return start + at if ports.step > 0 else start + walked - 1 - at
 
     def _count(self, *stream: object) -> int:
         number = self._asked[stream]
@@ -126,7 +126,8 @@ def jhash_word(key: int, seed: int) -> int:
     return b
 
 
-def _window(size: int) -> int:
+def window(size: int) -> int:
+    """How many ports of a range of this size a sequential stream walks through before it begins again."""
     return size if size <= WHOLE else (size + 1) // 2
 
 
@@ -143,4 +144,4 @@ def _blocks(profile: NatProfile, external: Sequence[str], inside: Sequence[IPv4N
     yield from zip(subscribers, places, strict=False)
 
 
-__all__ = ["Block", "Ports", "jhash_word", "scale"]
+__all__ = ["COUNTED", "WORD", "Block", "Ports", "jhash_word", "scale", "window"]

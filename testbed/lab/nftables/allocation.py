@@ -18,10 +18,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
-from testbed.lab.nftables.dice import COUNTED, PROTOCOLS, window
+from testbed.lab.nftables.dice import PROTOCOLS, window
 from testbed.lab.nftables.engine import Engine, dispatch, write
 from testbed.lab.nftables.keys import Fields, remote
 from testbed.lab.nftables.table import Table, drop
+from testbed.nat.ports import COUNTED
 from testbed.spec.profile import Otherwise, Pooling, Refresh
 
 _FAN = 4

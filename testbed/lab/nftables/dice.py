@@ -7,7 +7,8 @@ Rule 2: a random stream is `jhash(counter, seed)` scaled to the range, as the ke
 Rule 3: all chance of a NAT is in a few 32-bit *words* with names. The rules' text has them as constants, so that
         a recording of the rules can be given other words without being compiled again.
 
-`draw` in allocation.py must say the same in nft's language; a test compares kernel and `candidates`.
+The arithmetic is the model's (nat/ports.py). `draw` in allocation.py must say the same in nft's language; a test
+compares kernel and `candidates`.
 """
 
 from __future__ import annotations
@@ -15,18 +16,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from itertools import count
 
+from testbed.nat import ports
+from testbed.nat.ports import COUNTED, WORD, jhash_word, scale
 from testbed.plan.seeds import derive
 from testbed.spec.profile import NatProfile, Otherwise
 
-WORD = 0xFFFF_FFFF
 WORDS = ("udp_ports", "tcp_ports", "pool")
 """Every word that rules may contain: the two streams, and the choice among several external addresses."""
 PROTOCOLS = ("udp", "tcp")
-COUNTED = 1 << 20
-"""Where the counter of a random stream begins again."""
-WHOLE = 4096
-"""A range of at most so many ports is walked from its first port on; a larger one from a seeded start, through a
-window of half its size: the kernel's counter can be given an offset, but not a place to wrap around to."""
 
 Words = Mapping[str, int]
 
@@ -46,10 +43,11 @@ def words(profile: NatProfile, seed: int) -> Words:
 
 
 def window(profile: NatProfile) -> int:
-    """How many ports a sequential stream walks through before it begins again."""
+    """How many ports a sequential stream walks through before it begins again: the kernel's counter can be given an
+    offset, but not a place to wrap around to.
+    """
     first, last = profile.ports.range
-    size = last - first + 1
-    return size if size <= WHOLE else (size + 1) // 2
+    return ports.window(last - first + 1)
 
 
 def candidates(profile: NatProfile, seed: int, protocol: str) -> Iterator[int]:
@@ -63,23 +61,3 @@ def candidates(profile: NatProfile, seed: int, protocol: str) -> Iterator[int]:
             yield word + at if step > 0 else 0xFFFF - (word + at)
         else:
             yield first + scale(jhash_word(number % COUNTED, word), last - first + 1)
-
-
-def scale(value: int, size: int) -> int:
-    """A 32-bit value as one below `size` (reciprocal_scale, linux/kernel.h)."""
-    return value * size >> 32
-
-
-def jhash_word(key: int, seed: int) -> int:
-    """Bob Jenkins' lookup3 hash of one 32-bit word, as include/linux/jhash.h has it on a little-endian machine."""
-    a = b = c = (0xDEAD_BEEF + 4 + seed) & WORD
-    a = (a + key) & WORD
-    # __jhash_final: c ^= b; c -= rol(b, 14); and so on around the three
-    for turn in (14, 11, 25, 16, 4, 14, 24):
-        c = ((c ^ b) - _rotate(b, turn)) & WORD
-        a, b, c = b, c, a
-    return b
-
-
-def _rotate(value: int, by: int) -> int:
-    return (value << by | value >> (32 - by)) & WORD

@@ -315,7 +315,7 @@ def test_answer_to_an_admitted_flow(session_reply: bool) -> None:
 
 
 def test_an_answer_leaves_so_even_if_there_is_a_mapping_of_its_own() -> None:
-    """Until the remote opens a session, its own mapping is used; then it matters no more which of two ends was first."""
+    """Until the remote opens a session, its own mapping is used; then it matters no more which end was first."""
     with bench(can(NatProfile(mapping=APD, filtering=EI, session_reply=True))) as b:
         host, stranger = b.host(5000), b.remote(7000, 1)
         first, own = b.out(host, b.remote(7000)), b.out(host, stranger)
