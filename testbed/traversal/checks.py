@@ -124,6 +124,11 @@ class Checks:
         """Whether a nomination waits for its answer."""
         return self._nominating is not None
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the other end has found one of the addresses that were opened since, and no more is known yet."""
+        return bool(self._repeats)
+
     def own_candidates(self, candidates: Iterable[Candidate]) -> None:
         """Learn our candidates: they say which type the local end of a pair is."""
         self._locals = tuple(candidates)

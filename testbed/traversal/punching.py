@@ -89,7 +89,7 @@ class Punching:
     @property
     def is_open(self) -> bool:
         """Whether something that was begun may still come to a path, or has."""
-        return self.is_selected or self._checks.is_nominating
+        return self.is_selected or self._checks.is_nominating or self._checks.is_waiting
 
     @property
     def checks(self) -> Checks:

@@ -287,14 +287,14 @@ class Rounds:
     @property
     def _length(self) -> int:
         """Nanoseconds from the first check to the end of the round. Its probes take as long at the end that sends none:
-        what they open must stay open. A controlled end whose word was waited for began one way earlier than the other,
-        and must hear what that settles for, one way later.
+        what they open must stay open. The last of them may bring about a check and its answer; and an end that prepared
+        may have begun one way earlier than the other, and hears what that settles for one way later.
         """
         plan = self.current
         probing = plan.probing if self._depends or self._other_depends else 0
         patience = plan.schedule.patience if self._rtt is None else self._rtt
-        if self._role is Role.CONTROLLED and self._depends and not plan.is_plain:
-            patience *= 2
+        if not plan.is_plain:
+            patience *= 3 if self._depends else 2
         return max(plan.schedule.offsets[-1], probing) + patience
 
     def _cancel(self) -> None:

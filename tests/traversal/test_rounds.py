@@ -272,7 +272,7 @@ def test_probes_follow_in_bursts_and_the_round_lasts_as_long() -> None:
     machine.relay_rtt(7)
     probes = [(time, action) for time, action in play(machine, second) if isinstance(action, (SendProbes, RoundFailed))]
     bursts = [(at * second // 10, SendProbes(1, 1)) for at in range(1, 5)]
-    assert probes == [*bursts, (second // 2 + 7, RoundFailed(1))]
+    assert probes == [*bursts, (second // 2 + 2 * 7, RoundFailed(1))]
 
 
 @pytest.mark.parametrize(
@@ -296,7 +296,7 @@ def test_who_opened_ports_waits_as_long_as_the_other_probes() -> None:
     machine.relay_rtt(7)
     played = play(machine, 1_000_000_000)
     assert not any(isinstance(action, SendProbes) for _, action in played)
-    assert played[-1] == (500_000_014, RoundFailed(1)), "once more for the other end, which began later"
+    assert played[-1] == (500_000_021, RoundFailed(1)), "once more for the other end, which began later"
 
 
 def test_no_rounds_at_all_are_exhausted_once_they_might_have_begun() -> None:
