@@ -13,7 +13,6 @@ from testbed.lab.nftables import dice
 from testbed.lab.nftables.table import REASONS
 from testbed.nat.packet import Reason, Transport
 from testbed.nat.ports import Ports as Streams
-from testbed.nat.ports import jhash_word
 from testbed.plan.network import Translation
 from testbed.spec.profile import Dependence, NatProfile, Otherwise, Ports
 from tests.nat.bench import EXTERNAL, INSIDE, Bench, external, host, remote
@@ -44,12 +43,6 @@ def test_streams_are_those_of_the_kernels_rules(ports: Ports, seed: int, transpo
     profile = NatProfile(mapping=APD, ports=ports)
     ours = streams(profile, seed).candidates(transport, host())
     assert list(islice(ours, 12)) == list(islice(dice.candidates(profile, seed, transport), 12))
-
-
-@settings(deadline=None)
-@given(st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1))
-def test_hash_is_the_one_that_the_kernel_is_compared_with(key: int, seed: int) -> None:
-    assert jhash_word(key, seed) == dice.jhash_word(key, seed)
 
 
 @pytest.mark.parametrize("step", [1, 2, -1, -3, 10, 100])
