@@ -13,7 +13,8 @@ from contextlib import ExitStack
 from testbed.certify import judgement
 from testbed.certify.judgement import Reaction
 from testbed.certify.rows import CLASH, CONNECTS, ERRORS_COME_IN, NO_TRACE, Seen
-from testbed.certify.stage import HOSTS, SERVER, STUN_PORTS, Stage, heard
+from testbed.certify.stage import STUN_PORTS, Stage, heard
+from testbed.certify.subject import HOSTS, SERVER
 from testbed.datagram import Endpoint
 from testbed.lab import packets
 from testbed.lab.nftables.refusals import refusals

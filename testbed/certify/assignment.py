@@ -12,7 +12,8 @@ from collections.abc import Sequence
 
 from testbed.certify import judgement
 from testbed.certify.rows import FEWEST_PORTS, Seen, capacity
-from testbed.certify.stage import HOSTS, STUN_PORTS, Arrival, Stage
+from testbed.certify.stage import STUN_PORTS, Arrival, Stage
+from testbed.certify.subject import HOSTS
 from testbed.datagram import Endpoint
 from testbed.lab import packets
 from testbed.spec.profile import PORT_MAX, Dependence, NatProfile, Otherwise, Pooling

@@ -17,7 +17,8 @@ from typing import Literal
 from testbed.certify import admission, assignment, duration
 from testbed.certify.pool import run_all
 from testbed.certify.rows import QUICK, Certificate, Seen, expectations, row
-from testbed.certify.stage import Stage, Subject, stay_on_one_cpu
+from testbed.certify.stage import Stage, stay_on_one_cpu
+from testbed.certify.subject import Subject
 from testbed.errors import BrokenError
 from testbed.lab import namespaces, packets, probe
 from testbed.lab.nftables.refusals import engine_of

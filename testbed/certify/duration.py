@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 from testbed.certify import judgement
 from testbed.certify.rows import STARTS_ANEW, Seen
-from testbed.certify.stage import HOSTS, SERVER, Stage
+from testbed.certify.stage import Stage
+from testbed.certify.subject import HOSTS, SERVER
 from testbed.datagram import Endpoint
 from testbed.errors import BrokenError
 from testbed.lab.nftables.upkeep import exactness

@@ -16,12 +16,13 @@ import socket
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from ipaddress import IPv4Address
 from itertools import count
 from types import TracebackType
 from typing import NamedTuple, Self
 
+from testbed.certify.subject import HOSTS, NAT, SERVER, Subject, topology
 from testbed.datagram import Datagram, Endpoint
 from testbed.errors import BrokenError
 from testbed.lab import sysctl
@@ -34,13 +35,11 @@ from testbed.plan.addressing import plan_network, server_addresses
 from testbed.plan.network import Translation
 from testbed.plan.seeds import derive
 from testbed.spec.profile import PORT_MAX, Dependence, Engine, NatProfile
-from testbed.spec.topology import INTERNET, Attachment, Node, NodeKind, Topology
+from testbed.spec.topology import INTERNET
 from testbed.traversal import stun
 from testbed.traversal.stun import Attribute, Change, Kind, Method, StunFormatError
 from testbed.traversal.stun_server import StunServer
 
-SERVER, NAT = "server", "nat"
-HOSTS = ("one", "two", "three")
 STUN_PORTS = (3478, 3479)
 PATIENCE = 5.0
 """Seconds after which something that must come has not come."""
@@ -49,18 +48,6 @@ ROOM = 1024
 _TOKEN = struct.Struct("=8sQ")
 _ECHO_REQUEST, _ECHO_REPLY = 8, 0
 _NO_RESETS = "table ip quiet { chain out { type filter hook output priority 0; tcp flags & rst == rst drop; }; }"
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """A NAT that is to be measured."""
-
-    profile: NatProfile
-    """What it is said to be."""
-    made: NatProfile | None = None
-    """What its rules are compiled from, where that is another profile."""
-    more_rules: str = ""
-    """A table beside its own, as nft reads it, which stays when the NAT is started anew."""
 
 
 class Arrival(NamedTuple):
@@ -81,7 +68,7 @@ class Stage:
         self.engine = engine_of(self.made)
         self._seed = derive(seed, "nat", NAT)
         self._scope = ExitStack()
-        network = plan_network(_topology(self.made), {NAT: self.made})
+        network = plan_network(topology(self.made), {NAT: self.made})
         box = network.boxes[NAT]
         assert box.translation is not None
         self._translation: Translation = box.translation
@@ -303,38 +290,7 @@ def heard(sock: socket.socket) -> Iterator[bytes]:
     return (data for data, _ in _waiting(sock))
 
 
-def translation_of(profile: NatProfile) -> Translation:
-    """What a profile does in this lab."""
-    translation = plan_network(_topology(profile), {NAT: profile}).boxes[NAT].translation
-    assert translation is not None
-    return translation
-
-
 def stay_on_one_cpu(number: int) -> None:
     """Keep this process, and so the packets it sends, on one CPU (Rule 1)."""
     allowed = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {allowed[number % len(allowed)]})
-
-
-def _topology(profile: NatProfile) -> Topology:
-    kind = NodeKind.ROUTER if profile.mapping is Dependence.NONE else NodeKind.NAT
-    nodes = {
-        SERVER: Node(kind=NodeKind.RENDEZVOUS, attachments=(Attachment(uplink=INTERNET),)),
-        NAT: Node(kind=kind, attachments=(Attachment(uplink=INTERNET),)),
-    }
-    nodes |= {name: Node(kind=NodeKind.HOST, attachments=(Attachment(uplink=NAT),)) for name in HOSTS}
-    return Topology(name="certificate", nodes=nodes)
-
-
-__all__ = [
-    "HOSTS",
-    "NAT",
-    "SERVER",
-    "STUN_PORTS",
-    "Arrival",
-    "Stage",
-    "Subject",
-    "heard",
-    "stay_on_one_cpu",
-    "translation_of",
-]

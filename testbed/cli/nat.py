@@ -131,7 +131,7 @@ def show_command(profile: str, with_rules: bool, as_json: bool) -> None:
 
 def _rules(profile: NatProfile) -> str:
     from testbed.certify.certificate import SEED
-    from testbed.certify.stage import NAT, translation_of
+    from testbed.certify.subject import NAT, translation_of
     from testbed.lab.nftables.prepare import text
     from testbed.plan.seeds import derive
 

@@ -22,7 +22,8 @@ import trio
 from testbed.agents.rendezvous import run_rendezvous
 from testbed.certify import judgement
 from testbed.certify.pool import run_all
-from testbed.certify.stage import HOSTS, SERVER, Stage, Subject, stay_on_one_cpu
+from testbed.certify.stage import Stage, stay_on_one_cpu
+from testbed.certify.subject import HOSTS, SERVER, Subject
 from testbed.datagram import Endpoint
 from testbed.lab import namespaces
 from testbed.spec.kinds import KINDS, kind
