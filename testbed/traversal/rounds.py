@@ -211,8 +211,9 @@ class Rounds:
                 return min(due, default=self._since + self._length)
 
     def handle_timeout(self, now: int) -> None:
-        """Send what is due. A loop that is late sends one set of checks for all the offsets that it missed, and one
-        burst of probes.
+        """Send what is due. A loop that is late sends one set of checks for all the offsets that it missed. It sends
+        all probes, the bursts half as far apart as they should be until it has caught up: the other end's time for
+        them runs too.
         """
         due = self.next_timeout()
         if due is None or now < due:
@@ -270,7 +271,9 @@ class Rounds:
         if self._probed < self._to_probe and self._probe_at <= now:
             rate = self.current.rate
             count = min(max(1, rate * BURST // SECOND), self._to_probe - self._probed)
-            self._probed, self._probe_at = self._probed + count, now + count * SECOND // rate
+            self._probed += count
+            due = self._since + self._probed * SECOND // rate
+            self._probe_at = max(due, now + count * SECOND // rate // 2)
             self._actions.append(SendProbes(self._round, count))
         if is_idle:
             self._fail(now)

@@ -289,6 +289,17 @@ def test_bursts_are_a_twentieth_of_a_second_apart(rate: int, burst: int) -> None
     assert SendProbes(1, burst) in machine.actions()
 
 
+def test_a_late_loop_catches_up_with_its_probes_at_twice_the_pace() -> None:
+    plan = Round(SCHEDULE, ports=1, probes=100, rate=100)
+    machine = prepared_rounds(Role.CONTROLLED, plan, own=False, other=True)
+    machine.punch_received(1, [], 0)
+    machine.actions()
+    machine.handle_timeout(220 * MS)  # four bursts of five late
+    assert SendProbes(1, 5) in machine.actions()
+    times = [time // MS for time, action in play(machine, 500 * MS) if isinstance(action, SendProbes)]
+    assert times == [245, 270, 295, 320, 345, 370, 400, 450, 500]
+
+
 def test_who_opened_ports_waits_as_long_as_the_other_probes() -> None:
     machine = prepared_rounds(Role.CONTROLLED, BIRTHDAY, own=True, other=False)
     machine.punch_received(1, [], 0)
