@@ -290,14 +290,15 @@ class Rounds:
     @property
     def _length(self) -> int:
         """Nanoseconds from the first check to the end of the round. Its probes take as long at the end that sends none:
-        what they open must stay open. The last of them may bring about a check and its answer; and an end that prepared
-        may have begun one way earlier than the other, and hears what that settles for one way later.
+        what they open must stay open. The last of them may bring about a check and its answer. An end that prepared
+        may have begun one way earlier than the other; if it is the controlled one, it hears one way later still what
+        the other settles for.
         """
         plan = self.current
         probing = plan.probing if self._depends or self._other_depends else 0
         patience = plan.schedule.patience if self._rtt is None else self._rtt
         if not plan.is_plain:
-            patience *= 3 if self._depends else 2
+            patience *= 2 + self._depends + (self._depends and self._role is Role.CONTROLLED)
         return max(plan.schedule.offsets[-1], probing) + patience
 
     def _cancel(self) -> None:

@@ -307,7 +307,7 @@ def test_who_opened_ports_waits_as_long_as_the_other_probes() -> None:
     machine.relay_rtt(7)
     played = play(machine, 1_000_000_000)
     assert not any(isinstance(action, SendProbes) for _, action in played)
-    assert played[-1] == (500_000_021, RoundFailed(1)), "once more for the other end, which began later"
+    assert played[-1] == (500_000_028, RoundFailed(1)), "the other end began later, and settles"
 
 
 def test_no_rounds_at_all_are_exhausted_once_they_might_have_begun() -> None:
