@@ -22,8 +22,8 @@ from typing import Generic, TypeVar
 from testbed.errors import BrokenError, MachineError, TestbedError
 from testbed.lab.namespaces import die_with_parent
 
-LIMIT = 60.0
-"""Seconds after which a child is taken for stuck."""
+LIMIT = 180.0
+"""Seconds after which a child is taken for stuck: sixty times what the longest test takes on an idle machine."""
 _RESULT, _MACHINE, _BROKEN = b"R", b"M", b"B"
 T = TypeVar("T")
 
