@@ -24,7 +24,7 @@ from testbed.spec.presets import presets, resolve
 from testbed.spec.scenario import ABOUT_STRATEGIES, AGENTS, STRATEGIES
 from testbed.spec.schema import schema
 from testbed.units import DURATION_UNITS, RATE_UNITS
-from tools import commands, drawings, regions
+from tools import commands, drawings, engines, regions
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -74,6 +74,7 @@ def generated() -> dict[Path, str]:
         DOCS / "images" / "symmetric_nat.svg": drawings.terminal(run, SHOWN_COMMAND),
         DOCS / "images" / "layers.svg": drawings.layers_picture(),
         ROOT / "README.md": regions.filled("README.md", {"report": regions.fenced("text", drawings.report(run))}),
+        DOCS / "nat.md": regions.filled("docs/nat.md", {"engines": "\n".join(engines.table())}),
         DOCS / "design.md": regions.filled(
             "docs/design.md",
             {"packages": "\n".join(_packages()), "result": regions.fenced("json", regions.compact(_first_cell(run)))},
