@@ -185,7 +185,7 @@ def _not_preserved(stage: Stage, count: int) -> tuple[list[int], str]:
     if ports.block is not None:
         start = 20000 if last < 20000 or first > 20000 + 2 * count else 40000
         return _mixed(count, start), "of ports outside the block"
-    shares = ports.overload and stage.profile.mapping is Dependence.ENDPOINT_INDEPENDENT and stage.is_explicit
+    shares = ports.overload and stage.profile.mapping is Dependence.ENDPOINT_INDEPENDENT and stage.has_own_table
     if shares:
         return _mixed(
             min(count, ports.range[0] - 1), max(0, ports.range[0] - 2 * count - 2)

@@ -50,7 +50,7 @@ def lifetime_of_datagrams(stage: Stage) -> dict[str, Seen]:
     timer = judgement.NOTHING
     if out is not None and left:
         timer = judgement.lifetime_of(declared, max(left), elapsed, exactness(stage.made))
-    brief = BRIEF if stage.is_explicit or stage.is_firewall else SECOND
+    brief = BRIEF if stage.has_own_table or stage.is_firewall else SECOND
     brief, aged = _age(stage, brief)
     lives = f"a copy of {format_duration(brief)}: alive at 60 %, gone at 130 %"
     if aged.idle or not aged.in_between:

@@ -119,7 +119,7 @@ def expectations(profile: NatProfile, engine: Engine) -> dict[str, str]:
 def can_draw(profile: NatProfile, engine: Engine) -> bool:
     """Whether a NAT can be made to assign another port than the one that a host has."""
     ports = profile.ports
-    shares = ports.overload and profile.mapping is Dependence.ENDPOINT_INDEPENDENT and engine is Engine.EXPLICIT
+    shares = ports.overload and profile.mapping is Dependence.ENDPOINT_INDEPENDENT and engine is not Engine.NATIVE
     return not ports.preserve or not shares or ports.range[0] > 1
 
 
@@ -179,9 +179,9 @@ def _of_addresses(profile: NatProfile, engine: Engine) -> Iterator[tuple[str, st
         if profile.external_addresses > 1:
             yield "pooling", profile.pooling.value
     yield "hairpinning", profile.hairpinning.value
-    if engine is Engine.EXPLICIT and session_reply_shows(profile):
+    if engine is not Engine.NATIVE and session_reply_shows(profile):
         yield "session_reply", _flag(profile.session_reply)
-    if engine is Engine.EXPLICIT and (profile.max_mappings < PORT_MAX or capacity(profile) > 2048):
+    if engine is not Engine.NATIVE and (profile.max_mappings < PORT_MAX or capacity(profile) > 2048):
         yield "max_mappings", str(profile.max_mappings)
 
 

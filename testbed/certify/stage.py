@@ -143,9 +143,9 @@ class Stage:
         return self.made.mapping is Dependence.NONE
 
     @property
-    def is_explicit(self) -> bool:
-        """Whether it is a NAT that the explicit engine makes."""
-        return not self.is_firewall and self.engine is Engine.EXPLICIT
+    def has_own_table(self) -> bool:
+        """Whether it is a NAT that keeps mappings of its own, not those of connection tracking."""
+        return not self.is_firewall and self.engine is not Engine.NATIVE
 
     def block(self, number: int) -> tuple[int, int]:
         """First and last port of what a host gets: its block, or the whole range."""
