@@ -129,9 +129,12 @@ def _compare(step: Step, output: str, told: str) -> None:
 _VERDICT = re.compile(r"^([✓✗?]) (.*): (?:met|missed|inconclusive),.*$")
 
 
+_SINGULAR = {"trials": "trial", "trials:": "trial:"}
+
+
 def _words(step: Step, line: str) -> list[str]:
     """The words of a line, without what depends on the machine or on the number of trials."""
     line = _VERDICT.sub(r"\2", line).replace("netem links", "wire links").replace("; … not bounded", "")
     if step.words[1:2] == ["doctor"]:
         line = "" if line.startswith(" ") else re.sub(r"\(.*\)$", "", line[9:])
-    return re.findall(r"[A-Za-z_][A-Za-z_/.:-]*", line)
+    return [_SINGULAR.get(word, word) for word in re.findall(r"[A-Za-z_][A-Za-z_/.:-]*", line)]
