@@ -28,7 +28,7 @@ from tools import commands, drawings, engines, regions
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
-SHOWN_COMMAND = "sudo testbed run symmetric_nat --jobs 2"
+SHOWN_COMMAND = "sudo testbed run symmetric_nat"
 SHOWN_RUN = DOCS / "images" / "symmetric_nat.json"
 
 _INTRO = """\
