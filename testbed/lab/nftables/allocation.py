@@ -30,6 +30,11 @@ _FAN = 4
 _LARGE_STEP = 32
 """From this step on there are fewer attempts: the kernel bounds how many jumps a table may unfold to (65536)."""
 
+NOTE_WITHOUT_CHECKSUM = "udp checksum 0 meta priority set 0:1"
+RESTORE_WITHOUT_CHECKSUM = "meta l4proto udp meta priority 0:1 udp checksum set 0"
+"""A datagram may have no checksum (RFC 768). Writing a port into it makes one up that is wrong (nft_payload_csum_inet
+takes 0 for a sum like any other), so it is taken out again when the packet is translated (renewal.py)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Block:
@@ -92,6 +97,7 @@ def _assign(table: Table, engine: Engine, fields: Fields, made: list[Block]) -> 
         [
             f"ct direction reply goto answer_{protocol}",
             *keep(known, fields.known),
+            *([NOTE_WITHOUT_CHECKSUM] if protocol == "udp" else []),
             *_choose_address(engine, made),
             *preserved,
             *drawn,

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from testbed.lab.nftables.allocation import RESTORE_WITHOUT_CHECKSUM
 from testbed.lab.nftables.dice import PROTOCOLS
 from testbed.lab.nftables.engine import Engine, add_timed, dispatch, write
 from testbed.lab.nftables.keys import SOURCE_PORT, TARGET_PORT, Fields, remote
@@ -40,6 +41,7 @@ def add_entering(table: Table, engine: Engine) -> None:
     """The last hook on the way out, for the outside and for hairpinned packets."""
     wan, lan = engine.leaves("wan"), engine.leaves("lan")
     rules = [
+        RESTORE_WITHOUT_CHECKSUM,
         f"{wan} ip saddr {engine.inside} {drop('not-translated')}",
         # what the box itself sends from there (a reset, say) is nobody's mapping
         f"{wan} ip saddr {engine.external} ct status snat,dnat {dispatch('enter')}",

@@ -35,6 +35,7 @@ EI, AD, APD = (
     Dependence.ADDRESS_AND_PORT_DEPENDENT,
 )
 SEQUENTIAL = Otherwise.SEQUENTIAL
+SO_NO_CHECK = 11  # asm-generic/socket.h; Python has no name for it
 MAPS = ("out_udp", "back_udp", "permit_udp", "zone_in_udp", "zone_out_udp")
 STATES = ("out_tcp", "back_tcp", "permit_tcp")
 
@@ -312,6 +313,17 @@ def test_answer_to_an_admitted_flow(session_reply: bool) -> None:
         assert b.admits(stranger, external)
         assert (b.out(host, stranger) == external) is session_reply
         assert b.out(host, b.remote(7000)) == external
+
+
+@pytest.mark.parametrize("ports", [Ports(), Ports(preserve=False), Ports(preserve=False, otherwise=SEQUENTIAL)])
+def test_a_datagram_without_a_checksum_is_translated_too(ports: Ports) -> None:
+    """RFC 768 allows it. The first one makes the mapping, the second uses it; and one with a checksum keeps its own."""
+    with bench(can(NatProfile(mapping=APD, ports=ports))) as b:
+        host = b.host(5000)
+        for number, without in enumerate((1, 1, 0, 1)):
+            host.setsockopt(socket.SOL_SOCKET, SO_NO_CHECK, without)
+            first = b.out(host, b.remote(7000 + number))
+            assert b.out(host, b.remote(7000 + number)) == first
 
 
 def test_an_answer_leaves_so_even_if_there_is_a_mapping_of_its_own() -> None:
