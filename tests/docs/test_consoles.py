@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import signal
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -64,7 +65,7 @@ def _furnish(page: str, folder: Path) -> dict[str, str]:
     shutil.copy(ROOT / "examples" / "punch.py", folder)
     programs = folder / ".bin"
     programs.mkdir()
-    for name, text in (("sudo", 'exec "$@"'), ("testbed", f'exec {sys.executable} -m testbed "$@"')):
+    for name, text in (("sudo", 'exec "$@"'), ("testbed", f'exec {shlex.quote(sys.executable)} -m testbed "$@"')):
         (programs / name).write_text(f"#!/bin/sh\n{text}\n")
         (programs / name).chmod(0o755)
     search = f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}"
