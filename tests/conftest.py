@@ -6,6 +6,7 @@ Rule 2: without root the whole session runs in a user namespace, where labs may 
         A process with threads cannot enter one, and test modules import libraries that start some: so it is done
         before the first of them is imported. `-m "not lab"` does without.
 Rule 3: nothing is entered before children have tried it: half of a user namespace is worse than none.
+Rule 4: no test is timed, by us or by hypothesis: how long an example takes says how busy the machine is.
 """
 
 from __future__ import annotations
@@ -13,10 +14,14 @@ from __future__ import annotations
 import getpass
 import os
 
+import hypothesis
 import pytest
 
 from testbed.lab import namespaces
 from testbed.lab.probe import missing_for_a_lab
+
+hypothesis.settings.register_profile("testbed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("testbed")
 
 _MISSING = pytest.StashKey[tuple[str, ...]]()
 """Why no lab can be built here; absent until somebody had to know."""

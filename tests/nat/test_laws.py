@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import combinations, pairwise
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from testbed.datagram import Endpoint
@@ -34,7 +34,7 @@ DEPENDENCES = (
     Dependence.ADDRESS_DEPENDENT,
     Dependence.ADDRESS_AND_PORT_DEPENDENT,
 )
-CALM = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+CALM = settings(max_examples=40)
 """A busy machine breaks no law."""
 HOSTS = st.builds(host, st.sampled_from((5000, 5001)), st.integers(0, 2))
 REMOTES = st.builds(remote, st.sampled_from((7000, 7001)), st.integers(0, 2))

@@ -6,7 +6,7 @@ from ipaddress import IPv4Network
 from itertools import islice, pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from testbed.lab.nftables import dice
@@ -37,7 +37,6 @@ def test_reasons_are_the_words_of_the_rules() -> None:
     assert tuple(Reason) == REASONS
 
 
-@settings(deadline=None)
 @given(PORTS, st.integers(0, 2**63 - 1), st.sampled_from(Transport))
 def test_streams_are_those_of_the_kernels_rules(ports: Ports, seed: int, transport: Transport) -> None:
     profile = NatProfile(mapping=APD, ports=ports)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema  # type: ignore[import-untyped]
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from testbed.errors import Problem, SpecError
@@ -149,7 +149,7 @@ def outcome(path: Path, content: bytes) -> tuple[Problem, ...]:
 
 
 @given(mutated=MUTATED)
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300)
 def test_a_changed_file_loads_and_keeps_to_the_schema_or_is_told_with_a_place(
     mutated: tuple[Path, list[Change]],
 ) -> None:
@@ -165,7 +165,7 @@ def test_a_changed_file_loads_and_keeps_to_the_schema_or_is_told_with_a_place(
 
 
 @given(content=st.binary(max_size=60) | st.text(max_size=60).map(lambda text: text.encode("utf-8", "replace")))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_any_bytes_are_told_with_a_place(content: bytes) -> None:
     for problem in outcome(Path("topologies/x.yaml"), content):
         assert problem.line >= 1 or problem.message in WITHOUT_PLACE, str(problem)

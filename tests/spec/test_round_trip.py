@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from testbed.spec import profile_rules
@@ -80,13 +80,11 @@ def written(value: Model, exclude: tuple[str, ...] = ()) -> str:
 
 
 @given(value=IMPAIRMENTS)
-@settings(deadline=None)
 def test_one_direction_of_a_link(value: Impairment) -> None:
     assert Impairment.model_validate(parse("x.yaml", written(value)).data, context=CONTEXT_FILE) == value
 
 
 @given(value=PROFILES)
-@settings(deadline=None)
 def test_a_nat_profile(value: NatProfile) -> None:
     assume(not list(value.contradictions()))
     source = Source("x.yaml", parse("x.yaml", written(value, exclude=NOT_WRITTEN)))
@@ -104,7 +102,6 @@ def test_every_built_in_kind() -> None:
 
 
 @given(deadline=TIMES, trials=st.integers(1, 1_000_000), seed=st.integers(0, 2**63 - 1))
-@settings(deadline=None)
 def test_a_scenario(deadline: int, trials: int, seed: int) -> None:
     value = Scenario(topology="x", deadline=deadline, trials=trials, seed=seed, matrix=({"nat": ("5%", 5, True)},))
     assert Scenario.model_validate(parse("x.yaml", written(value)).data, context=CONTEXT_FILE) == value

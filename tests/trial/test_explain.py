@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from testbed.datagram import Endpoint
@@ -485,7 +485,6 @@ def test_only_a_link_that_can_lose_is_blamed() -> None:
 
 
 @given(st.permutations(range(2)), st.booleans())
-@settings(deadline=None)
 def test_packets_of_one_payload_are_told_apart_by_their_addresses(order: list[int], is_twin: bool) -> None:
     """One to an address that is routed, one to one that is not: whichever goes first."""
     inside: list[Sight] = [("alice/eth0", "out", A, B), ("nat_a/lan0", "in", A, B), ("nat_a/wan0", "out", A_OUT, B)]

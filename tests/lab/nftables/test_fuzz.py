@@ -73,7 +73,7 @@ def test_random_traffic(name: str) -> None:
 
 
 @given(profiles(), st.integers(0, 2**32))
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100, suppress_health_check=list(HealthCheck))
 def test_random_profiles(profile: NatProfile, seed: int) -> None:
     """Any profile that the explicit engine makes: addresses, ranges, parity, owners, permissions, hairpins."""
     profile = profile.model_copy(update={"udp_timeout": 180 * SECOND})

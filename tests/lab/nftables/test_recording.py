@@ -96,7 +96,7 @@ def test_replayed_is_loaded(name: str) -> None:
 
 
 @given(profiles(), st.integers(0, 2**63 - 1), st.integers(8, 30))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_every_profile_is_refused_or_loaded(profile: NatProfile, seed: int, length: int) -> None:
     """Whatever is not refused, the kernel takes, and by both ways it is the same."""
     if list(refusals(profile)):

@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv4Network
 from itertools import islice
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from testbed.lab.nftables.dice import PROTOCOLS, candidates, window, words
@@ -194,7 +194,6 @@ def test_engine(fields: dict[str, object], engine: Engine) -> None:
 
 
 @given(profiles(), st.integers(0, 2**63 - 1))
-@settings(deadline=None)
 def test_every_profile_is_refused_or_well_formed(profile: NatProfile, seed: int) -> None:
     """What is named is declared, what is declared is used, drops have reasons, and nothing is left to chance."""
     if list(refusals(profile)):
