@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import signal
-import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
