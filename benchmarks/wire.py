@@ -136,11 +136,15 @@ def _flood(pair: Pair) -> tuple[float, float]:
     return 100 * (1 - arrived / count), count * SECOND / took
 
 
+def _is_kept(value: Percentile, most: float) -> bool:
+    return value.value is not None and value.value <= most
+
+
 def _line(name: str, value: Percentile, unit: str, target: float | None = None) -> str:
     interval = f"[{value.low:.3f}, {value.high:.3f}]" if value.low is not None and value.high is not None else "[?]"
     verdict = ""
-    if target is not None and value.value is not None:
-        verdict = f"   {'reached' if value.value <= target else 'MISSED'}: at most {target:g} {unit}"
+    if target is not None:
+        verdict = f"   {'kept' if _is_kept(value, target) else 'MISSED'}: at most {target:g} {unit}"
     return f"{name:44s} {value.value:8.3f} {interval} {unit}{verdict}"
 
 
@@ -150,8 +154,13 @@ def _ratio(ours: Sequence[float], plain: Sequence[float]) -> str:
     return f"{ratio.value:.1f} x plain veth [{ratio.low:.1f}, {ratio.high:.1f}]" if ratio.low and ratio.high else "?"
 
 
-def show(measured: Measured) -> None:
-    """Lines for a person."""
+def main(rounds: int = 6) -> int:
+    """How many promises were missed."""
+    return show(measure(rounds))
+
+
+def show(measured: Measured) -> int:
+    """Lines for a person; how many of them say MISSED."""
 
     def median(values: Sequence[float]) -> Percentile:
         return Sample(tuple(values)).percentile(0.5)
@@ -172,7 +181,9 @@ def show(measured: Measured) -> None:
     print(_line(f"a link of 5 ms, {FLOOD} packets/s, lost", median(measured.losses), "%", MOST_LOSS))
     print(_line("  the pace that was offered", median(measured.paces), "/s"))
     print(_line("  late at p99", median(measured.lateness), "ms"))
+    promised = [(measured.errors[delay], MOST_ERROR) for delay in DELAYS] + [(measured.losses, MOST_LOSS)]
+    return sum(not _is_kept(median(values), most) for values, most in promised)
 
 
 if __name__ == "__main__":
-    show(measure(*map(int, sys.argv[1:2])))
+    sys.exit(bool(main(*map(int, sys.argv[1:2]))))
