@@ -17,6 +17,9 @@ import struct
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from typing import Any
+
+Message = dict[str, Any]
 
 COOKIE = 0x2112A442
 RESEND = 0.2  # seconds until a question is asked again
@@ -72,9 +75,9 @@ class Peer:
             for transaction, server in asked.items():
                 self.socket.sendto(struct.pack("!HHI", 1, 0, COOKIE) + transaction, server)
             for data, _ in self.datagrams(RESEND):
-                server = asked.pop(data[8:20], None)
-                if server is not None and (address := mapped_address(data)):
-                    self.found(address, server)
+                answering = asked.pop(data[8:20], None)
+                if answering is not None and (address := mapped_address(data)):
+                    self.found(address, answering)
                 if not asked:
                     break
         say("gathered", given_up=[show(server) for server in asked.values()])
@@ -86,11 +89,11 @@ class Peer:
 
     # ---- who is the other? (docs/agents.md, "Signalling")
 
-    def tell(self, message: dict) -> None:
+    def tell(self, message: Message) -> None:
         data = b"\x0e" + json.dumps({"token": self.token, "name": self.name, **message}).encode()
         self.socket.sendto(data, self.signal)
 
-    def learn(self) -> dict:
+    def learn(self) -> Message:
         description = {"candidates": self.candidates, "password": self.secret}
         registered = False
         while True:
@@ -103,12 +106,12 @@ class Peer:
                     registered = True
                     say("registered")
                 if message.get("kind") == "peer":
-                    return message["description"]
+                    return Message(message["description"])
 
-    def heard_from_signalling(self, data: bytes, source: tuple[str, int]) -> dict:
+    def heard_from_signalling(self, data: bytes, source: tuple[str, int]) -> Message:
         if source != self.signal or data[:1] != b"\x0e":
             return {}
-        message = json.loads(data[1:])
+        message: Message = json.loads(data[1:])
         if message.get("token") != self.token:
             return {}
         if message["kind"] != "ack":
@@ -117,7 +120,7 @@ class Peer:
 
     # ---- open the holes
 
-    def punch(self, other: dict) -> None:
+    def punch(self, other: Message) -> None:
         """Each end sends to every address of the other's until it has heard the other and been heard by it."""
         remotes = [endpoint(entry["address"]) for entry in other["candidates"] if entry["type"] != "relayed"]
         key = "".join(sorted((self.secret, other["password"]))).encode()
