@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import signal
 
 import hypothesis
 import pytest
@@ -32,6 +33,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell without job control starts what goes to the background with SIGINT ignored, and programs inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if namespaces.can_make_namespaces() or config.getoption("markexpr") == "not lab":
         return
     config.stash[_MISSING] = missing_for_a_lab()
