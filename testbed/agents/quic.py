@@ -1,4 +1,4 @@
-"""The QUIC agent: `quic_peer` over sockets. A connection through the relay, rounds of path probes, migration."""
+"""The QUIC agent: `traversal.quic_peer` over aioquic's connections and real sockets."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ import trio
 from testbed.agents.contract import AgentResult, AgentSetup, OnEvent, OpenSocket
 from testbed.agents.end import run_end
 from testbed.agents.loop import bind_seeded
-from testbed.agents.quic_happenings import Path
-from testbed.agents.quic_peer import QuicPeer
 from testbed.agents.quic_private import check_aioquic
-from testbed.agents.quic_session import TOKEN_SIZE, Session
+from testbed.agents.quic_session import AioquicConnector, Session
 from testbed.datagram import Endpoint
 from testbed.errors import BrokenError
+from testbed.traversal.quic_happenings import Path
+from testbed.traversal.quic_peer import QuicPeer
+from testbed.traversal.quic_switch import TOKEN_SIZE
 from testbed.traversal.strategies import strategy
 
 
@@ -48,6 +49,7 @@ async def run_quic_agent(
     """
     warm()
     sockets = bind_seeded(setup.addresses, setup.seed, open_socket)
+    connector = AioquicConnector()
     peer = QuicPeer(
         name=setup.name,
         peer=setup.peer,
@@ -58,6 +60,7 @@ async def run_quic_agent(
         deadline=setup.deadline,
         setup_deadline=setup.setup_deadline,
         rng=Random(setup.seed),
+        connector=connector,
     )
     result = await run_end(peer, sockets, open_socket=open_socket, on_event=on_event, stop=stop)
-    return replace(result, secrets=peer.secrets)
+    return replace(result, secrets=connector.secrets)

@@ -30,15 +30,14 @@ from aioquic.quic.recovery import QuicPacketSpace
 
 from testbed.agents import quic_frames as frames
 from testbed.agents.quic_frames import Discovery, Frame, FrameFormatError
-from testbed.agents.quic_happenings import CandidateAdded, Path, Punched
 from testbed.agents.quic_multipath import MultipathConnection
 from testbed.agents.quic_private import FRAME_HANDLERS
 from testbed.agents.quic_tls import fingerprint_of
 from testbed.datagram import Endpoint
 from testbed.traversal.candidates import MAX_CANDIDATES
+from testbed.traversal.quic_connection import PAIR_LIMIT
+from testbed.traversal.quic_happenings import CandidateAdded, Path, Punched
 
-PAIR_LIMIT = 16
-"""Pairs that our server probes in one round: what it says in its transport parameter."""
 ONE_RTT = frozenset([tls.Epoch.ONE_RTT])
 
 

@@ -6,7 +6,7 @@ Rule 2: probes of a path that is not in use are nobody's congestion: they are pa
         acknowledged for the congestion controller.
 Rule 3: the server goes where the client's non-probing packets come from (RFC 9000 §9.3). The client moves when it is
         told to, to the path that it is told, never because a path has validated.
-Rule 4: what is decided, and why, stands elsewhere (`quic_paths`, `quic_peer`): here is only the mechanism.
+Rule 4: what is decided, and why, stands in `traversal` (`quic_paths`, `quic_peer`): here is only the mechanism.
 
 What aioquic 1.7.2 does by itself, and what is done here instead:
     at most 3 × the bytes received go to a path that is not validated      each probe is given its 1200 bytes
@@ -41,7 +41,9 @@ from aioquic.quic.connection import (
 from aioquic.quic.packet_builder import QuicPacketBuilder
 from aioquic.quic.recovery import QuicPacketPacer
 
-from testbed.agents.quic_happenings import (
+from testbed.agents.quic_private import prepare_aioquic
+from testbed.agents.quic_tls import DATAGRAM_SIZE
+from testbed.traversal.quic_happenings import (
     Answered,
     Challenged,
     Completed,
@@ -51,8 +53,6 @@ from testbed.agents.quic_happenings import (
     Received,
     Terminated,
 )
-from testbed.agents.quic_private import prepare_aioquic
-from testbed.agents.quic_tls import DATAGRAM_SIZE
 from testbed.units import nanoseconds, seconds
 
 PATH_LIMIT = 16

@@ -1,7 +1,6 @@
 """One QUIC connection of an end as a machine: how it begins, which datagrams are its own, when its timer is due.
 
-Rule 1: a server takes an Initial packet only by its token, which both ends' passwords make: a stranger who sends one
-        makes no connection, and none that stands in the way of the other end's.
+Rule 1: a server takes an Initial packet only by its token (traversal/quic_switch.py).
 Rule 2: until the handshake is confirmed there is one path (RFC 9000 §9). Where the other end's packets come from
         another address than it is dialled at, because its NAT gives each direction a mapping of its own, that address
         counts as the dialled one.
@@ -12,8 +11,8 @@ from __future__ import annotations
 
 import hmac
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass
-from hashlib import blake2s
 
 from aioquic._buffer import Buffer
 from aioquic.quic.packet import (
@@ -25,12 +24,12 @@ from aioquic.quic.packet import (
 )
 
 from testbed.agents.quic_connection import TraversalConnection
-from testbed.agents.quic_happenings import Happening, Path, Received
-from testbed.agents.quic_tls import DATAGRAM_SIZE, client_configuration, server_configuration
+from testbed.agents.quic_tls import DATAGRAM_SIZE, certificate, client_configuration, server_configuration
+from testbed.datagram import Endpoint
+from testbed.traversal.quic_happenings import Happening, Path, Received
 
 GRANULARITY = 1_000_000
 """Nanoseconds (RFC 9002 §6.1.2)."""
-TOKEN_SIZE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +38,6 @@ class Initial:
 
     destination: bytes
     token: bytes
-
-
-def token_of(own_password: str, other_password: str) -> bytes:
-    """What the client's Initial packets carry; the same for both ends."""
-    secret = "/".join(sorted((own_password, other_password)))
-    return blake2s(f"initial/{secret}".encode(), digest_size=TOKEN_SIZE).digest()
 
 
 def read_initial(data: bytes) -> Initial | None:
@@ -61,7 +54,7 @@ def read_initial(data: bytes) -> Initial | None:
 
 
 class Session:
-    """A connection in use."""
+    """A connection in use: a `traversal.quic_connection.Connection`."""
 
     def __init__(self, connection: TraversalConnection, original_destination: bytes) -> None:
         self.connection = connection
@@ -91,10 +84,40 @@ class Session:
         session.receive(data, path, now)
         return session if session.connection.is_begun else None
 
+    # ---- what is known
+
     @property
     def active(self) -> Path | None:
         """The path in use."""
         return self.connection.active
+
+    @property
+    def is_confirmed(self) -> bool:
+        """Whether the handshake is confirmed."""
+        return self.connection.is_confirmed
+
+    @property
+    def is_admitting(self) -> bool:
+        """Whether a client takes packets from addresses that it does not know, if they are the other end's."""
+        return self.connection.is_admitting
+
+    @is_admitting.setter
+    def is_admitting(self, is_admitting: bool) -> None:
+        self.connection.is_admitting = is_admitting
+
+    @property
+    def candidates(self) -> Mapping[int, Endpoint]:
+        """The server's by their number."""
+        return self.connection.candidates
+
+    @property
+    def peer_fingerprint(self) -> str | None:
+        """Of the server's certificate."""
+        return self.connection.peer_fingerprint
+
+    def observed(self, path: Path) -> Endpoint | None:
+        """Our own address as the other end sees it on this path."""
+        return self.connection.observed(path)
 
     def owns(self, data: bytes) -> bool:
         """Whether a datagram is for this connection, by the connection id that it goes to."""
@@ -104,6 +127,33 @@ class Session:
             destination = data[1 : 1 + self.connection.configuration.connection_id_length]
         return destination == self._original_destination or self.connection.owns(destination)
 
+    # ---- what an end does; each leaves something to be sent
+
+    def add_candidate(self, address: Endpoint) -> None:
+        """Server: tell the client of a candidate, if it speaks NAT traversal."""
+        if self.connection.peer_pair_limit is not None:
+            self.connection.add_candidate(address)
+            self._has_work = True
+
+    def punch(self, number: int, paired_with: int, address: Endpoint) -> bool:
+        """Client: ask for a probe; False once the round has as many pairs as the server takes."""
+        self._has_work = True
+        return self.connection.punch(number, paired_with, address)
+
+    def probe(self, path: Path) -> bool:
+        """Challenge a path; whether that can be, and is of use."""
+        self._has_work = True
+        return self.connection.probe(path)
+
+    def migrate(self, path: Path) -> None:
+        """Client: use this path from now on."""
+        self._has_work = True
+        self.connection.migrate(path)
+
+    def cancel_probes(self) -> None:
+        """Forget the probes that were not sent yet."""
+        self.connection.cancel_probes()
+
     def send(self, data: bytes) -> None:
         """Send application bytes, as a DATAGRAM frame (RFC 9221): they go by one path once, and are not sent again."""
         self.connection.send_datagram_frame(data)
@@ -112,10 +162,6 @@ class Session:
     def refuse(self, reason: str) -> None:
         """Close the connection: the other end is not who it should be."""
         self.connection.close(QuicErrorCode.CONNECTION_REFUSED, QuicFrameType.CRYPTO, reason)
-        self._has_work = True
-
-    def wake(self) -> None:
-        """Something is to be sent: a probe, a frame."""
         self._has_work = True
 
     # ---- the contract
@@ -154,3 +200,28 @@ class Session:
         """What happened since the last call."""
         happenings, self._happenings = self._happenings + self.connection.happenings(), []
         return happenings
+
+
+class AioquicConnector:
+    """How an end's connections begin, each with what TLS keeps secret in one key log."""
+
+    def __init__(self) -> None:
+        self._secrets = io.StringIO()
+
+    @property
+    def fingerprint(self) -> str:
+        """Of this process's certificate."""
+        return certificate().fingerprint
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """TLS secrets of the connections so far, as lines of a key log."""
+        return tuple(self._secrets.getvalue().splitlines())
+
+    def dial(self, path: Path, token: bytes, now: int, *, source: Path | None = None) -> Session:
+        """Client: begin; see Session."""
+        return Session.dial(path, token, self._secrets, now, source=source)
+
+    def accept(self, data: bytes, path: Path, token: bytes, now: int) -> Session | None:
+        """Server: begin with this datagram, if it is the beginning of the other end's connection."""
+        return Session.accept(data, path, token, self._secrets, now)

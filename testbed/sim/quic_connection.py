@@ -1,7 +1,7 @@
 """A QUIC connection without QUIC's bytes: its packets, its rules, and nothing that keeps them from being read.
 
-Rule 1: a packet is a token, a number and frames. What is encrypted in QUIC is in the open here, since nobody else
-        reads it; the token stands for the connection ids by which an end knows what is its own.
+Rule 1: a packet is its connection's id, a number, the address that it is sent to and frames. What is encrypted in QUIC
+        is in the open here, since nobody else reads it. The address stands for OBSERVED_ADDRESS.
 Rule 2: the handshake is three flights and a word: hello; the server's answer, which completes it for the client;
         finished, which completes it for the server; done, which confirms it for the client (RFC 9001 §4.1.2). Until
         the server has heard `finished` it sends at most three times what it has received (RFC 9000 §8.1).
@@ -9,23 +9,37 @@ Rule 3: handshake, ADD_ADDRESS and PUNCH_ME_NOW are sent again after a probe tim
         it) until they are acknowledged; DATAGRAM, PATH_CHALLENGE and PATH_RESPONSE travel once.
 Rule 4: a path that was not used is validated by a challenge and its response, which is sent where the challenge came
         from. The client moves when it is told to; the server follows its newest packet that is more than a probe
-        (RFC 9000 §9.3), and challenges a path that is new to it.
+        (RFC 9000 §9.3), and challenges a path that is new to it. A round that is higher than the last one cancels the
+        probes and the PUNCH_ME_NOW of the older, and one that is not changes nothing.
 Rule 5: handshake packets and probes have 1200 bytes (RFC 9000 §8.2.1, §14.1). Others have the size that they have here,
         some tens of bytes more than QUIC's.
 
-Not here: congestion control (nothing here fills a path), key updates, connection ids and their limits, closing.
+Not here: congestion control (nothing here fills a path), key updates, limits of connection ids. Nothing closes a
+connection: the certificate of the other end is its own, and an end that gives up is silent.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from random import Random
+from typing import Any, TypeAlias
 
 from testbed.datagram import Endpoint
+from testbed.traversal.quic_connection import PAIR_LIMIT
+from testbed.traversal.quic_happenings import (
+    Answered,
+    CandidateAdded,
+    Challenged,
+    Completed,
+    Happening,
+    Moved,
+    Path,
+    Punched,
+    Received,
+)
 
-FIRST_BYTE = 0x50
+FIRST_BYTE = b"\x50"
 """One of QUIC's short headers (RFC 9443), for whoever tells protocols apart."""
 FULL = 1200
 FIRST_TIMEOUT = 200_000_000
@@ -34,60 +48,6 @@ ACK_DELAY = 25_000_000
 AMPLIFICATION = 3
 
 Frame: TypeAlias = "list[Any]"
-
-
-class Path(NamedTuple):
-    """A way to the other end: an own address and one of the other's. At a relay both are addresses of the relay."""
-
-    local: Endpoint
-    remote: Endpoint
-
-
-@dataclass(frozen=True, slots=True)
-class Completed:
-    """The handshake is complete."""
-
-
-@dataclass(frozen=True, slots=True)
-class Received:
-    """A DATAGRAM frame came by this path."""
-
-    path: Path
-    data: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class ToldByFrame:
-    """ADD_ADDRESS or PUNCH_ME_NOW came."""
-
-    frame: Frame
-
-
-@dataclass(frozen=True, slots=True)
-class Challenged:
-    """A PATH_CHALLENGE came by this path."""
-
-    path: Path
-
-
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """The PATH_RESPONSE for a path, which came by *source*."""
-
-    path: Path
-    source: Path
-    rtt: int
-
-
-@dataclass(frozen=True, slots=True)
-class Moved:
-    """The server followed the client to this path."""
-
-    path: Path
-    is_validated: bool
-
-
-Happening: TypeAlias = "Completed | Received | ToldByFrame | Challenged | Answered | Moved"
 
 
 @dataclass(slots=True)
@@ -99,17 +59,22 @@ class _Promise:
     is_full: bool = False
 
 
-class Connection:
-    """One end of it."""
+class ModelledConnection:
+    """One end of it: a `traversal.quic_connection.Connection`."""
 
-    def __init__(self, token: str, path: Path, *, is_client: bool) -> None:
-        self._token, self._is_client = token, is_client
-        self.active = path
-        """The path in use."""
+    def __init__(self, identity: str, path: Path, *, is_client: bool, fingerprint: str = "") -> None:
+        """`identity`: stands for the connection ids. `fingerprint`: of a server's certificate."""
+        self._identity, self._is_client, self._fingerprint = identity, is_client, fingerprint
+        self.active: Path = path
         self.is_complete = self.is_confirmed = self.is_admitting = False
-        """`is_admitting`: whether a client takes packets from addresses that it does not know."""
+        self.candidates: dict[int, Endpoint] = {}
+        self.peer_fingerprint: str | None = None
+        self.counts_as: dict[Path, Path] = {}
+        """Paths that count as others; where data came from is told as it is."""
+        self._observed: dict[Path, Endpoint] = {}
         self._promises: dict[int, _Promise] = {}
         self._promised = self._number = self._highest = self._challenges = 0
+        self._round = self._punches = 0
         self._heard: set[int] = set()
         self._acks: list[int] = []
         self._data: list[bytes] = []
@@ -126,13 +91,37 @@ class Connection:
 
     # ---- what an end does
 
+    def observed(self, path: Path) -> Endpoint | None:
+        """Our own address as the other end sees it on this path."""
+        return self._observed.get(path)
+
+    def owns(self, data: bytes) -> bool:
+        """Whether a packet is for this connection."""
+        return data.startswith(_opening(self._identity))
+
     def send(self, data: bytes) -> None:
         """Application bytes in a DATAGRAM frame, by the path in use."""
         self._data.append(data)
 
-    def tell(self, frame: Frame) -> None:
-        """ADD_ADDRESS or PUNCH_ME_NOW."""
-        self._promise(frame)
+    def refuse(self, reason: str) -> None:
+        """Nothing here has the wrong certificate."""
+        raise NotImplementedError(f"a modelled connection is not closed: {reason}")
+
+    def add_candidate(self, address: Endpoint) -> None:
+        """Server: ADD_ADDRESS."""
+        if address not in self.candidates.values():
+            number = len(self.candidates)
+            self.candidates[number] = address
+            self._promise(["add", number, str(address)])
+
+    def punch(self, number: int, paired_with: int, address: Endpoint) -> bool:
+        """Client: PUNCH_ME_NOW; False once the round has as many pairs as the server takes."""
+        self._begin_round(number)
+        if self._punches >= PAIR_LIMIT:
+            return False
+        self._punches += 1
+        self._promise(["punch", number, paired_with, str(address)])
+        return True
 
     def probe(self, path: Path) -> bool:
         """Challenge a path; whether that can be, and is of use."""
@@ -142,23 +131,33 @@ class Connection:
         return True
 
     def migrate(self, path: Path) -> None:
-        """Client: use this path from now on, and forget what was to be probed."""
+        """Client: use this path from now on."""
         self.active, self._rtt = path, None
-        self._probes.clear()
+
+    def cancel_probes(self) -> None:
+        """Forget the probes that were not sent yet."""
+        self._probes = [(path, frame) for path, frame in self._probes if frame[0] == "response"]
 
     # ---- the contract, with paths
 
-    def receive(self, frames: Sequence[Frame], number: int, size: int, path: Path, now: int) -> None:
+    def receive(self, data: bytes, path: Path, now: int) -> None:
         """A packet that is this connection's came by *path*."""
+        _, number, observed, frames = _read(data)
+        came_by, path = path, self.counts_as.get(path, path)
         if self._is_client and path != self.active and not (self.is_admitting and self.is_confirmed):
             return
-        self._received += size
+        self._received += len(data)
+        self._observed[path] = Endpoint.parse(observed)
         is_probe = all(kind in ("challenge", "response") for kind, *_ in frames)
         if not self._is_client and self.is_complete and path != self.active and not is_probe and number > self._highest:
             self._follow(path)
         self._highest = max(self._highest, number)
         for frame in frames:
-            self._take(frame, path, now)
+            match frame:
+                case ["data", str(sent)]:
+                    self._happenings.append(Received(came_by, bytes.fromhex(sent)))
+                case _:
+                    self._take(frame, path, now)
 
     def next_timeout(self) -> int | None:
         """When a promise is to be kept again."""
@@ -171,9 +170,9 @@ class Connection:
             for promise in self._promises.values():
                 promise.sent_at = None
 
-    def transmit(self, now: int) -> list[tuple[bytes, Path]]:
+    def datagrams_to_send(self, now: int) -> list[tuple[bytes, Path]]:
         """Packets and the paths that they go by."""
-        sent = [(self._packet([frame], is_full=True), path) for path, frame in self._probes]
+        sent = [(self._packet([frame], path, is_full=True), path) for path, frame in self._probes]
         for path, (kind, number) in self._probes:
             if kind == "challenge":
                 self._challenged[number] = (path, now)
@@ -185,7 +184,7 @@ class Connection:
             frames += [["data", data.hex()] for data in self._data]
         if not frames:
             return sent
-        packet = self._packet(frames, is_full=any(promise.is_full for _, promise in waiting))
+        packet = self._packet(frames, self.active, is_full=any(promise.is_full for _, promise in waiting))
         if not self._is_client and not self.is_complete and self._sent + len(packet) > AMPLIFICATION * self._received:
             return sent
         self._sent += len(packet)
@@ -203,10 +202,11 @@ class Connection:
 
     # ---- inside
 
-    def _packet(self, frames: list[Frame], *, is_full: bool) -> bytes:
+    def _packet(self, frames: list[Frame], path: Path, *, is_full: bool) -> bytes:
         self._number += 1
-        body = json.dumps([self._token, self._number, frames], separators=(",", ":")).encode()
-        data = bytes([FIRST_BYTE]) + body
+        packet = [self._identity, self._number, str(path.remote), frames]
+        body = json.dumps(packet, separators=(",", ":")).encode()
+        data = FIRST_BYTE + body
         return data.ljust(FULL, b" ") if is_full else data
 
     def _patience(self) -> int:
@@ -215,6 +215,12 @@ class Connection:
     def _promise(self, frame: Frame, *, is_full: bool = False) -> None:
         self._promised += 1
         self._promises[self._promised] = _Promise(frame, is_full=is_full)
+
+    def _begin_round(self, number: int) -> None:
+        if number > self._round:
+            self._round, self._punches = number, 0
+            self._promises = {key: kept for key, kept in self._promises.items() if kept.frame[0] != "punch"}
+            self.cancel_probes()
 
     def _challenge(self, path: Path) -> None:
         self._challenges += 1
@@ -237,8 +243,6 @@ class Connection:
                 if number not in self._heard:
                     self._heard.add(number)
                     self._hear(inner)
-            case ["data", str(data)]:
-                self._happenings.append(Received(path, bytes.fromhex(data)))
             case ["challenge", int(number)]:
                 self._probes.append((path, ["response", number]))
                 self._happenings.append(Challenged(path))
@@ -257,8 +261,9 @@ class Connection:
     def _hear(self, frame: Frame) -> None:
         match frame:
             case ["hello"]:
-                self._promise(["server"], is_full=True)
-            case ["server"]:
+                self._promise(["server", self._fingerprint], is_full=True)
+            case ["server", str(fingerprint)]:
+                self.peer_fingerprint = fingerprint
                 self._complete()
                 self._promise(["finished"], is_full=True)
             case ["finished"]:
@@ -267,20 +272,57 @@ class Connection:
                 self._promise(["done"])
             case ["done"]:
                 self.is_confirmed = True
-            case _:
-                self._happenings.append(ToldByFrame(frame))
+            case ["add", int(number), str(address)]:
+                self.candidates[number] = Endpoint.parse(address)
+                self._happenings.append(CandidateAdded(self.candidates[number]))
+            case ["punch", int(number), int(paired_with), str(address)] if number >= self._round:
+                self._begin_round(number)
+                self._happenings.append(Punched(number, self.candidates[paired_with], Endpoint.parse(address)))
 
     def _complete(self) -> None:
         self.is_complete = True
         self._happenings.append(Completed())
 
 
-def read(data: bytes) -> tuple[str, int, list[Frame]]:
-    """The token, the number and the frames of a packet."""
-    token, number, frames = json.loads(data[1:])
-    return token, number, frames
+class ModelledConnector:
+    """How an end's connections begin."""
+
+    def __init__(self, rng: Random) -> None:
+        self._fingerprint = rng.randbytes(16).hex()
+        self._dialled = 0
+
+    @property
+    def fingerprint(self) -> str:
+        """Any text that names this end."""
+        return self._fingerprint
+
+    def dial(self, path: Path, token: bytes, now: int, *, source: Path | None = None) -> ModelledConnection:
+        """Client: begin by this path."""
+        del now  # a handshake here has no clock of its own
+        self._dialled += 1
+        connection = ModelledConnection(f"{token.hex()}/{self._dialled}", path, is_client=True)
+        if source is not None:
+            connection.counts_as[source] = path
+        return connection
+
+    def accept(self, data: bytes, path: Path, token: bytes, now: int) -> ModelledConnection | None:
+        """Server: begin with this packet; None where it is no hello of the other end's."""
+        if not data.startswith(FIRST_BYTE):
+            return None
+        identity, _, _, frames = _read(data)
+        is_hello = any(frame[0] == "promise" and frame[2] == ["hello"] for frame in frames)
+        if not is_hello or identity.split("/")[0] != token.hex():
+            return None
+        connection = ModelledConnection(identity, path, is_client=False, fingerprint=self._fingerprint)
+        connection.receive(data, path, now)
+        return connection
 
 
-def is_hello(frames: Sequence[Frame]) -> bool:
-    """Whether a packet begins a connection."""
-    return any(frame[0] == "promise" and frame[2] == ["hello"] for frame in frames)
+def _opening(identity: str) -> bytes:
+    return FIRST_BYTE + f'["{identity}",'.encode()
+
+
+def _read(data: bytes) -> tuple[str, int, str, list[Frame]]:
+    """The connection's id, the number, the address that it was sent to and the frames of a packet."""
+    identity, number, observed, frames = json.loads(data[1:])
+    return identity, number, observed, frames

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
-from typing import Protocol
+from typing import Any, Protocol
 
 from testbed.datagram import Endpoint
 from testbed.errors import UsageError
@@ -20,12 +20,13 @@ from testbed.plan.outcomes import Claim, End, Outcome, Passage, Verdict, judge
 from testbed.plan.seeds import derive
 from testbed.plan.trials import CellPlan
 from testbed.sim.network import Attached, Certainty, Crowded, Lost, Machine, Seen, VirtualNetwork
-from testbed.sim.quic_end import QuicEnd
+from testbed.sim.quic_connection import ModelledConnector
 from testbed.sim.routes import Routes
 from testbed.spec.scenario import Command
 from testbed.traversal.candidates import Role
 from testbed.traversal.events import Check, Connected, Data, Event, Exhausted, Failed, Gathered, Relay, Start
 from testbed.traversal.punching import CloseBase, OpenBase
+from testbed.traversal.quic_peer import QuicPeer
 from testbed.traversal.rendezvous import Rendezvous
 from testbed.traversal.strategies import strategy
 from testbed.traversal.turn_server import OpenRelay
@@ -51,8 +52,13 @@ class Peer(Machine, Protocol):
         """A socket that was asked for cannot be bound."""
 
 
-ENDS: Mapping[str, Callable[..., Peer]] = {"udp": UdpPeer, "quic": QuicEnd}
-"""Agent -> the machine that plays it. UDP's is the agent's own."""
+def modelled_quic_peer(*, rng: Random, **arguments: Any) -> QuicPeer:
+    """The QUIC agent's machine over modelled connections."""
+    return QuicPeer(connector=ModelledConnector(rng), rng=rng, **arguments)
+
+
+ENDS: Mapping[str, Callable[..., Peer]] = {"udp": UdpPeer, "quic": modelled_quic_peer}
+"""Agent -> the machine that plays it, the agent's own."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,18 +5,26 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
-from testbed.agents.quic_connection import PAIR_LIMIT, TraversalConnection
+from testbed.agents.quic_connection import TraversalConnection
 from testbed.agents.quic_frames import Discovery
-from testbed.agents.quic_happenings import Happening, Path
-from testbed.agents.quic_session import read_initial
+from testbed.agents.quic_session import AioquicConnector, read_initial
 from testbed.agents.quic_tls import client_configuration, server_configuration
 from testbed.datagram import Endpoint
+from testbed.traversal.quic_connection import PAIR_LIMIT
+from testbed.traversal.quic_happenings import Happening, Path
+from testbed.traversal.quic_peer import QuicPeer
 
 MS = 1_000_000
 CLIENT, SERVER = Endpoint("192.168.1.2", 1000), Endpoint("192.168.2.2", 2000)
 CLIENT_RELAYED, SERVER_RELAYED = Endpoint("11.0.0.1", 1001), Endpoint("11.0.0.1", 2002)
 RELAY, DIRECT = Path(CLIENT_RELAYED, SERVER_RELAYED), Path(CLIENT, SERVER)
+
+
+def aioquic_peer(**arguments: Any) -> QuicPeer:
+    """The agent's machine over aioquic's connections."""
+    return QuicPeer(connector=AioquicConnector(), **arguments)
 
 
 def reverse(path: Path) -> Path:

@@ -12,7 +12,12 @@ from aioquic.quic.packet import QuicErrorCode
 from testbed.agents import quic_frames as frames
 from testbed.agents.quic_connection import TraversalConnection
 from testbed.agents.quic_frames import AddAddress, Discovery, Frame, ObservedAddress, PunchMeNow, RemoveAddress
-from testbed.agents.quic_happenings import (
+from testbed.agents.quic_multipath import PATH_LIMIT
+from testbed.agents.quic_private import check_aioquic
+from testbed.agents.quic_tls import server_configuration
+from testbed.datagram import Endpoint
+from testbed.errors import MachineError
+from testbed.traversal.quic_happenings import (
     Answered,
     CandidateAdded,
     Challenged,
@@ -23,11 +28,6 @@ from testbed.agents.quic_happenings import (
     Received,
     Terminated,
 )
-from testbed.agents.quic_multipath import PATH_LIMIT
-from testbed.agents.quic_private import check_aioquic
-from testbed.agents.quic_tls import server_configuration
-from testbed.datagram import Endpoint
-from testbed.errors import MachineError
 from tests.agents.quic_wire import CLIENT, CLIENT_RELAYED, DIRECT, MS, RELAY, SERVER, SERVER_RELAYED, Wire, reverse
 
 ELSEWHERE = Endpoint("11.0.9.9", 9)

@@ -9,14 +9,15 @@ from random import Random
 
 import pytest
 
-from testbed.agents.quic_happenings import Completed, Path
-from testbed.agents.quic_peer import QuicPeer
-from testbed.agents.quic_session import Session, read_initial, token_of
+from testbed.agents.quic_session import Session, read_initial
 from testbed.agents.quic_tls import certificate
 from testbed.datagram import Datagram, Endpoint
 from testbed.traversal.demultiplex import Protocol, classify
 from testbed.traversal.events import Event
 from testbed.traversal.punching import CloseBase, OpenBase
+from testbed.traversal.quic_happenings import Completed, Path
+from testbed.traversal.quic_switch import token_of
+from tests.agents.quic_wire import aioquic_peer
 from tests.traversal.network import MS, SECOND, Malice, Nat, Network
 from tests.traversal.pair import End, Pair
 from tests.traversal.test_udp_peer import HOME_A, HOME_B
@@ -96,7 +97,7 @@ class Harassed:
 @pytest.mark.parametrize("seed", range(6))
 def test_two_ends_meet_whatever_else_comes(hostility: Hostility, has_relay: bool, seed: int) -> None:
     def make(**arguments: object) -> Harassed:
-        return Harassed(QuicPeer(**arguments), Random(f"{arguments['name']} {seed}"), hostility)  # type: ignore[arg-type]
+        return Harassed(aioquic_peer(**arguments), Random(f"{arguments['name']} {seed}"), hostility)
 
     behind = (Nat.of("eim-apdf", HOME_A),), (Nat.of("eim-apdf", HOME_B),)
     network = Network(seed, Malice(loss=0.05, duplicate=0.1, reorder=0.1))
@@ -107,7 +108,7 @@ def test_two_ends_meet_whatever_else_comes(hostility: Hostility, has_relay: bool
 
 
 def test_datagrams_before_anything_is_known_change_nothing() -> None:
-    trial = Pair(make=QuicPeer, hosts=("11.0.9.1", "11.0.9.2"))
+    trial = Pair(make=aioquic_peer, hosts=("11.0.9.1", "11.0.9.2"))
     now, alice = trial.network.now, Endpoint("11.0.9.1", 40000)
     trial.alice.start(now)
     noise = [b"", b"\x40", b"\xc0" * 1200, b"\x40\x00\x00\x04abcd", b"\xc0\x00\x00\x00\x01\x08", b"\x0f" * 30]
@@ -158,14 +159,14 @@ def test_a_stranger_begins_no_connection() -> None:
 
 
 def test_a_stranger_who_comes_first_does_not_stand_in_the_way() -> None:
-    trial = Pair(make=QuicPeer, hosts=("11.0.9.1", "11.0.9.2"), has_relay=False)
+    trial = Pair(make=aioquic_peer, hosts=("11.0.9.1", "11.0.9.2"), has_relay=False)
     bob, data = Endpoint("11.0.9.2", 40000), first_packet(b"whatever")
     trial.network.on_step.append(lambda now: trial.bob.receive(Datagram(STRANGER, bob, data), now))
     assert trial.run().is_direct
 
 
 def test_a_client_refuses_a_server_with_another_certificate(monkeypatch: pytest.MonkeyPatch) -> None:
-    trial = Pair(make=QuicPeer, hosts=("11.0.9.1", "11.0.9.2"), has_relay=False, deadline=3 * SECOND)
+    trial = Pair(make=aioquic_peer, hosts=("11.0.9.1", "11.0.9.2"), has_relay=False, deadline=3 * SECOND)
     impostor = certificate.__wrapped__()
     assert impostor.fingerprint != certificate().fingerprint
     monkeypatch.setattr("testbed.agents.quic_tls.certificate", lambda: impostor)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from testbed.agents.quic_happenings import Answered, Challenged, Moved, Path, Punched
-from testbed.agents.quic_paths import Paths, PathSelected
 from testbed.datagram import Endpoint
 from testbed.traversal.candidates import Candidate, CandidateType, Role, candidate
 from testbed.traversal.checks import MAX_PEER_REFLEXIVE, TRIGGER_GAP, CheckSent, RemoteLearnt
+from testbed.traversal.quic_happenings import Answered, Challenged, Moved, Path, Punched
+from testbed.traversal.quic_paths import Paths, PathSelected
 from tests.agents.quic_wire import CLIENT, DIRECT, MS, RELAY, SERVER, Wire, reverse
 
 CLIENT_TOO, SERVER_TOO = Endpoint("192.168.11.2", 1000), Endpoint("192.168.22.2", 2000)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from random import Random
+from typing import Any
 
 import pytest
 
-from testbed.agents.quic_peer import QuicPeer
+from testbed.agents.quic_session import AioquicConnector, Session
 from testbed.datagram import Datagram, Endpoint
 from testbed.traversal.candidates import CandidateType, Role
 from testbed.traversal.demultiplex import Protocol, classify
 from testbed.traversal.events import Check, Connected, Data, Exhausted, Failed, Relay, RoundOfChecks
+from testbed.traversal.quic_peer import QuicPeer
 from testbed.traversal.strategies import strategy
+from tests.agents.quic_wire import aioquic_peer
 from tests.traversal.network import MS, SECOND, Malice, Nat, Network
 from tests.traversal.pair import ALICE, BOB, SERVER, End, Pair
 from tests.traversal.test_udp_peer import CELLS, HOME_A, HOME_B
@@ -19,7 +22,7 @@ from tests.traversal.test_udp_peer import CELLS, HOME_A, HOME_B
 
 def pair(one: str, other: str, **arguments: object) -> Pair:
     behind = (Nat.of(one, HOME_A),), (Nat.of(other, HOME_B),)
-    return Pair(*behind, make=QuicPeer, **arguments)  # type: ignore[arg-type]
+    return Pair(*behind, make=aioquic_peer, **arguments)  # type: ignore[arg-type]
 
 
 def is_turn(datagram: Datagram) -> bool:
@@ -95,15 +98,15 @@ def test_such_a_path_is_only_taken_when_the_round_found_no_other() -> None:
 
 def test_two_peers_in_one_home_meet_by_their_host_candidates() -> None:
     home = Nat.of("apdm-apdf", HOME_A)
-    trial = Pair((home,), (home,), hosts=("192.168.1.2", "192.168.1.3"), make=QuicPeer).run()
+    trial = Pair((home,), (home,), hosts=("192.168.1.2", "192.168.1.3"), make=aioquic_peer).run()
     claim = trial.connected("alice")
     assert claim is not None
     assert claim.types == (CandidateType.HOST, CandidateType.HOST)
 
 
 def test_a_public_peer_meets_one_behind_the_strictest_nat() -> None:
-    assert Pair((), (Nat.of("apdm-apdf", HOME_B),), hosts=("11.0.9.1", BOB), make=QuicPeer).run().is_direct
-    assert Pair((Nat.of("apdm-apdf", HOME_A),), (), hosts=(ALICE, "11.0.9.2"), make=QuicPeer).run().is_direct
+    assert Pair((), (Nat.of("apdm-apdf", HOME_B),), hosts=("11.0.9.1", BOB), make=aioquic_peer).run().is_direct
+    assert Pair((Nat.of("apdm-apdf", HOME_A),), (), hosts=(ALICE, "11.0.9.2"), make=aioquic_peer).run().is_direct
 
 
 def test_events_tell_the_story_in_order() -> None:
@@ -211,11 +214,16 @@ def test_a_connected_end_stays_and_answers() -> None:
 
 
 def test_secrets_are_lines_of_a_key_log_and_the_same_at_both_ends() -> None:
-    trial = pair("eim-eif", "eim-eif").run()
-    assert isinstance(trial.alice, QuicPeer)
-    assert isinstance(trial.bob, QuicPeer)
-    assert set(trial.alice.secrets) == set(trial.bob.secrets)
-    labels = {line.split()[0] for line in trial.alice.secrets}
+    connectors: list[AioquicConnector] = []
+
+    def make(**arguments: Any) -> QuicPeer:
+        connectors.append(AioquicConnector())
+        return QuicPeer(connector=connectors[-1], **arguments)
+
+    assert Pair((Nat.of("eim-eif", HOME_A),), (Nat.of("eim-eif", HOME_B),), make=make).run().is_direct
+    alice, bob = connectors
+    assert set(alice.secrets) == set(bob.secrets)
+    labels = {line.split()[0] for line in alice.secrets}
     assert {"CLIENT_TRAFFIC_SECRET_0", "SERVER_TRAFFIC_SECRET_0"} <= labels
 
 
@@ -234,7 +242,7 @@ def test_a_connection_that_is_lost_during_the_rounds_is_no_dead_end() -> None:
     def close(now: int) -> None:
         assert isinstance(trial.alice, QuicPeer)
         session = trial.alice._switch.relayed
-        if session is not None and "round" in trial.words("alice") and session.connection.is_open:
+        if isinstance(session, Session) and "round" in trial.words("alice") and session.connection.is_open:
             session.refuse("for the test")
 
     trial.network.on_step.append(close)
@@ -287,7 +295,7 @@ class TwoUplinks(Pair):
 
 @pytest.mark.parametrize("has_relay", [True, False], ids=["through the relay", "dialled"])
 def test_of_two_uplinks_the_one_that_can_is_used(has_relay: bool) -> None:
-    trial = TwoUplinks(make=QuicPeer, has_relay=has_relay).run()
+    trial = TwoUplinks(make=aioquic_peer, has_relay=has_relay).run()
     alice, bob = trial.connected("alice"), trial.connected("bob")
     assert alice is not None
     assert bob is not None

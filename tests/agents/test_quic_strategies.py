@@ -6,9 +6,9 @@ from random import Random
 
 import pytest
 
-from testbed.agents.quic_peer import QuicPeer
 from testbed.traversal import punching
 from testbed.traversal.events import Check, Connected, Data, Exhausted, Failed, Prediction, RoundOfChecks
+from tests.agents.quic_wire import aioquic_peer
 from tests.agents.test_quic_peer import is_turn
 from tests.traversal.network import KINDS, Nat, Network
 from tests.traversal.pair import SERVER, Pair
@@ -23,7 +23,7 @@ def pair(one: str, other: str, name: str, *, seed: int | None = None, **argument
         Nat.of(kind, external, rng=Random(f"{kind} {external} {seed}") if seed is not None else None)
         for kind, external in ((one, HOME_A), (other, HOME_B))
     ]
-    return Pair((behind[0],), (behind[1],), strategy=name, make=QuicPeer, **arguments)  # type: ignore[arg-type]
+    return Pair((behind[0],), (behind[1],), strategy=name, make=aioquic_peer, **arguments)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("one", "other"), PAIRS)

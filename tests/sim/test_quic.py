@@ -8,16 +8,15 @@ from functools import partial
 import pytest
 
 from testbed.agents.quic import warm
-from testbed.agents.quic_connection import PAIR_LIMIT as AGENTS_PAIR_LIMIT
-from testbed.agents.quic_peer import QuicPeer
 from testbed.datagram import Endpoint
 from testbed.plan.outcomes import Outcome
 from testbed.plan.trials import CellPlan
 from testbed.sim import trial as module
-from testbed.sim.quic_connection import Connection, Path, Received, read
-from testbed.sim.quic_paths import PAIR_LIMIT
+from testbed.sim.quic_connection import ModelledConnection
 from testbed.sim.trial import Played, Settings
 from testbed.spec.profile import NatProfile
+from testbed.traversal.quic_happenings import Path, Received
+from tests.agents.quic_wire import aioquic_peer
 from tests.sim.build import MS, SECOND, TWO_HOMES, cell, link, node, trial, words
 
 quic = partial(cell, agent="quic")
@@ -49,7 +48,7 @@ def with_aioquic(monkeypatch: pytest.MonkeyPatch) -> Callable[[CellPlan], Played
 
     def play(plan: CellPlan) -> Played:
         with monkeypatch.context() as patch:
-            patch.setattr(module, "ENDS", {"quic": QuicPeer})
+            patch.setattr(module, "ENDS", {"quic": aioquic_peer})
             return trial(plan)
 
     return play
@@ -68,10 +67,6 @@ def test_the_model_does_what_the_agent_does(plan: CellPlan, with_aioquic: Callab
     for end in ("alice", "bob"):
         # a path that is found at once may end the greetings through the relay before the last echo
         assert {*words(model, end), "relay"} == {*words(agent, end), "relay"}
-
-
-def test_pair_limit_is_the_agents() -> None:
-    assert PAIR_LIMIT == AGENTS_PAIR_LIMIT
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -113,18 +108,17 @@ HERE = Path(Endpoint("1.1.1.1", 1), Endpoint("2.2.2.2", 2))
 THERE = Path(Endpoint("2.2.2.2", 2), Endpoint("1.1.1.1", 1))
 
 
-def carry(sender: Connection, receiver: Connection, path: Path, now: int) -> list[int]:
+def carry(sender: ModelledConnection, receiver: ModelledConnection, path: Path, now: int) -> list[int]:
     """Hand over what one end sends; the sizes of its packets."""
     sizes = []
-    for data, _ in sender.transmit(now):
-        _, number, frames = read(data)
-        receiver.receive(frames, number, len(data), path, now)
+    for data, _ in sender.datagrams_to_send(now):
+        receiver.receive(data, path, now)
         sizes.append(len(data))
     return sizes
 
 
 def test_a_handshake() -> None:
-    client, server = Connection("t", HERE, is_client=True), Connection("t", THERE, is_client=False)
+    client, server = ModelledConnection("t", HERE, is_client=True), ModelledConnection("t", THERE, is_client=False)
     assert carry(client, server, THERE, 0) == [1200]
     assert carry(server, client, HERE, 10) == [1200]
     assert client.is_complete
@@ -138,8 +132,8 @@ def test_a_handshake() -> None:
 
 
 def test_what_is_lost_is_sent_again_after_a_probe_timeout() -> None:
-    client, server = Connection("t", HERE, is_client=True), Connection("t", THERE, is_client=False)
-    client.transmit(0)
+    client, server = ModelledConnection("t", HERE, is_client=True), ModelledConnection("t", THERE, is_client=False)
+    client.datagrams_to_send(0)
     assert client.next_timeout() == 200 * MS
     client.handle_timeout(200 * MS)
     assert carry(client, server, THERE, 200 * MS) == [1200]
@@ -148,26 +142,25 @@ def test_what_is_lost_is_sent_again_after_a_probe_timeout() -> None:
 
 def test_a_server_sends_at_most_three_times_what_it_was_sent() -> None:
     """RFC 9000 §8.1: until the client has answered, and so its address is known to be its own."""
-    client, server = Connection("t", HERE, is_client=True), Connection("t", THERE, is_client=False)
+    client, server = ModelledConnection("t", HERE, is_client=True), ModelledConnection("t", THERE, is_client=False)
     carry(client, server, THERE, 0)
     sent = 0
     for _ in range(6):
-        sent += sum(len(data) for data, _ in server.transmit(sent))
+        sent += sum(len(data) for data, _ in server.datagrams_to_send(sent))
         server.handle_timeout(server.next_timeout() or 0)
     assert sent == 3600
 
 
 def test_a_client_takes_nothing_from_strangers_unless_it_may() -> None:
-    client, server = Connection("t", HERE, is_client=True), Connection("t", THERE, is_client=False)
+    client, server = ModelledConnection("t", HERE, is_client=True), ModelledConnection("t", THERE, is_client=False)
     for now in range(2):
         carry(client, server, THERE, now)
         carry(server, client, HERE, now)
     server.send(b"from elsewhere")
-    (data, _), *_ = server.transmit(9)
-    _, number, frames = read(data)
+    (data, _), *_ = server.datagrams_to_send(9)
     elsewhere = Path(HERE.local, Endpoint("3.3.3.3", 3))
-    client.receive(frames, number, len(data), elsewhere, 9)
+    client.receive(data, elsewhere, 9)
     assert not any(isinstance(h, Received) for h in client.happenings())
     client.is_admitting = True
-    client.receive(frames, number, len(data), elsewhere, 9)
+    client.receive(data, elsewhere, 9)
     assert Received(elsewhere, b"from elsewhere") in client.happenings()

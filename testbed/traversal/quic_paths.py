@@ -18,11 +18,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from testbed.agents.quic_connection import TraversalConnection
-from testbed.agents.quic_happenings import Answered, Challenged, Happening, Moved, Path
 from testbed.datagram import Endpoint
 from testbed.traversal.candidates import Candidate, Role, distinct
 from testbed.traversal.checks import MAX_PEER_REFLEXIVE, TRIGGER_GAP, CheckSent, RemoteLearnt
+from testbed.traversal.quic_connection import Prober
+from testbed.traversal.quic_happenings import Answered, Challenged, Happening, Moved, Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +39,7 @@ PathEvent: TypeAlias = "CheckSent | RemoteLearnt | PathSelected"
 class Paths:
     """The direct paths of one connection that began at a relay."""
 
-    def __init__(
-        self, role: Role, bases: Sequence[Endpoint], own: Sequence[Candidate], connection: TraversalConnection
-    ) -> None:
+    def __init__(self, role: Role, bases: Sequence[Endpoint], own: Sequence[Candidate], connection: Prober) -> None:
         """`own`: the candidates that the other end is told of, the preferred ones first."""
         self._role, self._bases, self._connection = role, tuple(bases), connection
         self._own = tuple(own)
@@ -146,7 +144,7 @@ class Paths:
             self._events.append(PathSelected(now, path))
 
     def _moved(self, path: Path, now: int, *, is_validated: bool) -> None:
-        """The server followed the client; aioquic challenges a path that is new to it with the next packet."""
+        """The server followed the client; its connection challenges a path that is new to it with the next packet."""
         self.selected = path if self._is_direct(path) else None
         if self.selected is not None:
             if not is_validated:

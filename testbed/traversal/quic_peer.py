@@ -1,4 +1,4 @@
-"""The QUIC agent's end as one machine: come to know the other end, connect through the relay, then go direct.
+"""A QUIC end as one machine: come to know the other end, connect through the relay, then go direct.
 
 Rule 1: each step follows from what has arrived:
             the relay reachable -> the client dials through it: one connection, of which the relay is a path
@@ -14,6 +14,8 @@ Rule 3: `deadline` counts from this end's first check, sent or heard; `setup_dea
 Rule 4: an end that is connected goes on answering: the other may not be yet.
 Rule 5: application bytes are greetings in DATAGRAM frames, since such a frame travels once, by one path: what came by
         a path is evidence for that path. Stream bytes that are lost on one path are sent again on another.
+Rule 6: whose connections they are, aioquic's or the model's, is the connector's matter: an agent and its prediction
+        are this one machine.
 """
 
 from __future__ import annotations
@@ -21,9 +23,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from random import Random
 
-from testbed.agents.quic_deadlines import Deadlines
-from testbed.agents.quic_greetings import Greeter
-from testbed.agents.quic_happenings import (
+from testbed.datagram import Datagram, Endpoint
+from testbed.traversal import events as vocabulary
+from testbed.traversal import rounds, stun
+from testbed.traversal.application import Codec
+from testbed.traversal.candidates import CandidateType, Description, Role
+from testbed.traversal.checks import CheckSent, RemoteLearnt, Selected
+from testbed.traversal.deadlines import Deadlines
+from testbed.traversal.demultiplex import Protocol, classify
+from testbed.traversal.events import Event
+from testbed.traversal.introduction import Introduction, Learnt, RelayedData, RelayReachable, Told
+from testbed.traversal.punching import CloseBase, OpenBase, Punching, Tell
+from testbed.traversal.quic_connection import Connection, Connector
+from testbed.traversal.quic_greetings import Greeter
+from testbed.traversal.quic_happenings import (
     CandidateAdded,
     Challenged,
     Completed,
@@ -33,20 +46,8 @@ from testbed.agents.quic_happenings import (
     Received,
     Terminated,
 )
-from testbed.agents.quic_paths import Paths, PathSelected
-from testbed.agents.quic_session import Session
-from testbed.agents.quic_switch import Switch
-from testbed.agents.quic_tls import certificate
-from testbed.datagram import Datagram, Endpoint
-from testbed.traversal import events as vocabulary
-from testbed.traversal import rounds, stun
-from testbed.traversal.application import Codec
-from testbed.traversal.candidates import CandidateType, Description, Role
-from testbed.traversal.checks import CheckSent, RemoteLearnt, Selected
-from testbed.traversal.demultiplex import Protocol, classify
-from testbed.traversal.events import Event
-from testbed.traversal.introduction import Introduction, Learnt, RelayedData, RelayReachable, Told
-from testbed.traversal.punching import CloseBase, OpenBase, Punching, Tell
+from testbed.traversal.quic_paths import Paths, PathSelected
+from testbed.traversal.quic_switch import Switch
 from testbed.traversal.rendezvous import ServerAddresses
 from testbed.traversal.strategies import Strategy
 from testbed.traversal.stun import StunFormatError
@@ -67,12 +68,13 @@ class QuicPeer:
         deadline: int,
         setup_deadline: int,
         rng: Random,
+        connector: Connector,
     ) -> None:
         """`bases`: our own sockets' addresses, the first of which talks to relay and signalling."""
         self._name, self._role, self._strategy, self._bases = name, role, strategy, tuple(bases)
         self._deadlines = Deadlines(deadline, setup_deadline)
         # What ICE calls the user name fragment is any text that names this end: the certificate's fingerprint does.
-        fingerprint, self._password = certificate().fingerprint, rng.randbytes(12).hex()
+        fingerprint, self._password = connector.fingerprint, rng.randbytes(12).hex()
         self._introduction = Introduction(
             name=name,
             peer=peer,
@@ -86,7 +88,7 @@ class QuicPeer:
         )
         self._punching = Punching(role, bases, strategy, servers.stun, fingerprint, self._password, rng)
         self._rounds = self._punching.rounds
-        self._switch = Switch(role, bases)
+        self._switch = Switch(role, bases, connector)
         self._greeter = Greeter(self._switch, self._introduction)
         self._paths: Paths | None = None
         self._is_dialling = self._is_exhausted = False
@@ -94,11 +96,6 @@ class QuicPeer:
         self._events: list[Event | OpenBase | CloseBase] = []
         self.is_failed = False
         """Whether this end has given up."""
-
-    @property
-    def secrets(self) -> tuple[str, ...]:
-        """TLS secrets of its connections so far, as lines of a key log."""
-        return self._switch.secrets
 
     def start(self, now: int) -> None:
         """Begin."""
@@ -169,8 +166,8 @@ class QuicPeer:
         self._punching.base_refused(base, now)
         self._advance(now)
 
-    def _machines(self) -> tuple[Introduction | Punching | Session, ...]:
-        return (self._introduction, self._punching, *self._switch.sessions)
+    def _machines(self) -> tuple[Introduction | Punching | Connection, ...]:
+        return (self._introduction, self._punching, *self._switch.connections)
 
     def _receive_stun(self, datagram: Datagram, now: int) -> None:
         try:
@@ -196,8 +193,8 @@ class QuicPeer:
                     self._switch.receive(data, path, now)
                 case Told(body=body):
                     self._hear_punch(body, now)
-        for session in self._switch.sessions:
-            self._take_all(session, session.happenings(), now)
+        for connection in self._switch.connections:
+            self._take_all(connection, connection.happenings(), now)
         if not self.is_failed:
             self._start_rounds(now)
             self._punching.advance(now, lambda action: self._takes(action, now))
@@ -234,14 +231,14 @@ class QuicPeer:
             self._punching.aim_at_candidates()
 
     def _start_rounds(self, now: int) -> None:
-        session, plan = self._switch.relayed, self._strategy.rounds
+        connection, plan = self._switch.relayed, self._strategy.rounds
         if self._rounds.number or (self._role is Role.CONTROLLED and plan):
             return
         is_first_plain = bool(plan) and self._is_plain(1)
-        is_ready = session is not None and self._greeter.is_relayed
-        if session is not None and is_ready and is_first_plain:
-            is_ready = session.connection.is_confirmed and bool(session.connection.candidates)
-            session.connection.is_admitting = is_ready
+        is_ready = connection is not None and self._greeter.is_relayed
+        if connection is not None and is_ready and is_first_plain:
+            is_ready = connection.is_confirmed and bool(connection.candidates)
+            connection.is_admitting = is_ready
         if is_ready or self._introduction.may_skip_relay:
             if not (is_ready and is_first_plain):
                 self._begin_dialling()
@@ -271,15 +268,14 @@ class QuicPeer:
         return True
 
     def _advance_paths(self, now: int) -> None:
-        session, paths = self._switch.relayed, self._paths
-        if session is None or paths is None:
+        connection, paths = self._switch.relayed, self._paths
+        if connection is None or paths is None:
             return
         for event in paths.events():
-            session.wake()
             match event:
                 case PathSelected():
                     self._rounds.succeeded(now)
-                    self._greeter.go_direct(session, now)
+                    self._greeter.go_direct(connection, now)
                 case CheckSent() | RemoteLearnt():
                     self._report(event, now)
 
@@ -318,7 +314,7 @@ class QuicPeer:
 
     # ---- connections
 
-    def _take_all(self, session: Session, happenings: Sequence[Happening], now: int) -> None:
+    def _take_all(self, connection: Connection, happenings: Sequence[Happening], now: int) -> None:
         """Frames of one datagram belong together: a round begins with all the addresses that it names."""
         punched: dict[int, list[Endpoint]] = {}
         for happening in happenings:
@@ -326,56 +322,55 @@ class QuicPeer:
                 self._paths.asked(happening.candidate, happening.address)
                 punched.setdefault(happening.round, []).append(happening.address)
             else:
-                self._take(session, happening, now)
+                self._take(connection, happening, now)
         for number, addresses in punched.items():
             self._deadlines.checking(now)
             self._rounds.remote_candidates(addresses)
             self._rounds.punch_received(number, (), now)
 
-    def _take(self, session: Session, happening: Happening, now: int) -> None:
+    def _take(self, connection: Connection, happening: Happening, now: int) -> None:
         match happening:
             case Completed():
-                self._completed(session, now)
+                self._completed(connection, now)
             case Received(path=path, data=data):
-                self._receive_application(session, path, data, now)
+                self._receive_application(connection, path, data, now)
             case Terminated():
-                self._terminated(session)
+                self._terminated(connection)
             case CandidateAdded(address=address) if self._paths is not None and not self._is_dialling:
                 self._rounds.remote_candidates([address])
                 if self._rounds.number and not self._rounds.is_over:
                     self._paths.punch(self._rounds.number)
-                    session.wake()
-            case _ if session is self._switch.relayed and self._paths is not None:
+            case _ if connection is self._switch.relayed and self._paths is not None:
                 if isinstance(happening, Challenged) and self._switch.is_direct(happening.path):
                     self._deadlines.checking(now)
                 self._paths.take(happening, now)
 
-    def _completed(self, session: Session, now: int) -> None:
+    def _completed(self, connection: Connection, now: int) -> None:
         other = self._introduction.other
-        if self._role is Role.CONTROLLING and (other is None or session.connection.peer_fingerprint != other.ufrag):
-            session.refuse("the certificate is not the one that was announced")
+        if self._role is Role.CONTROLLING and (other is None or connection.peer_fingerprint != other.ufrag):
+            connection.refuse("the certificate is not the one that was announced")
             return
-        if session is self._switch.dialled:
-            self._greeter.go_direct(session, now)
+        if connection is self._switch.dialled:
+            self._greeter.go_direct(connection, now)
             return
         own = sorted(self._introduction.candidates, key=lambda candidate: -candidate.priority)
         own = [candidate for candidate in own if candidate.type in self._strategy.checks]
-        self._paths = Paths(self._role, self._bases, own, session.connection)
-        if self._role is Role.CONTROLLED and session.connection.peer_pair_limit is not None:
+        self._paths = Paths(self._role, self._bases, own, connection)
+        if self._role is Role.CONTROLLED:
             for candidate in own:
-                session.connection.add_candidate(candidate.address)
+                connection.add_candidate(candidate.address)
         self._greeter.start(now)
 
-    def _terminated(self, session: Session) -> None:
+    def _terminated(self, connection: Connection) -> None:
         """What is left of the rounds goes on through signalling."""
-        if session is self._switch.relayed:
+        if connection is self._switch.relayed:
             self._paths = None
             if self._rounds.number:
                 self._begin_dialling()
-        self._switch.drop(session)
+        self._switch.drop(connection)
 
-    def _receive_application(self, session: Session, path: Path, data: bytes, now: int) -> None:
-        for event in self._greeter.receive(session, path, data, now):
+    def _receive_application(self, connection: Connection, path: Path, data: bytes, now: int) -> None:
+        for event in self._greeter.receive(connection, path, data, now):
             self._events.append(event)
             match event:
                 case vocabulary.Relay(rtt=int(rtt)):
