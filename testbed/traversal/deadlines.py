@@ -1,4 +1,4 @@
-"""How long an end tries, by the UDP agent's rule, and what it says when that was too long.
+"""How long an end tries, and what it says when that was too long.
 
 Rule 1: the time for setting up counts from the start; from the first check, sent or heard, `deadline` counts instead.
 Rule 2: an end that is connected has no deadline.

@@ -22,6 +22,7 @@ from testbed.traversal import stun
 from testbed.traversal.application import Codec, Greetings, Heard
 from testbed.traversal.candidates import Description, Role
 from testbed.traversal.checks import Pair, RemoteLearnt, Selected
+from testbed.traversal.deadlines import Deadlines
 from testbed.traversal.demultiplex import Protocol, classify
 from testbed.traversal.events import Event
 from testbed.traversal.introduction import Introduction, Learnt, RelayedData, RelayReachable, Told
@@ -49,7 +50,7 @@ class UdpPeer:
     ) -> None:
         """`bases`: our own sockets' addresses, the first of which talks to relay and signalling."""
         self._name, self._role, self._strategy = name, role, strategy
-        self._deadline, self._setup_deadline = deadline, setup_deadline
+        self._deadlines = Deadlines(deadline, setup_deadline)
         ufrag, self._password = rng.randbytes(4).hex(), rng.randbytes(12).hex()
         self._introduction = Introduction(
             name=name,
@@ -67,8 +68,7 @@ class UdpPeer:
         self._relayed, self._direct = Greetings(), Greetings()
         self._relay_path: RelayReachable | None = None
         self._received_from: Endpoint | None = None
-        self._give_up_at: int | None = None
-        self._is_checking = self._is_exhausted = self._is_connected = False
+        self._is_exhausted = self._is_connected = False
         self._outbox: list[Datagram] = []
         self._events: list[Event | OpenBase | CloseBase] = []
         self.is_failed = False
@@ -77,7 +77,7 @@ class UdpPeer:
     def start(self, now: int) -> None:
         """Begin."""
         self._events.append(vocabulary.Start(now, self._name, self._role))
-        self._give_up_at = now + self._setup_deadline
+        self._deadlines.start(now)
         self._introduction.start(now)
         self._advance(now)
 
@@ -98,8 +98,8 @@ class UdpPeer:
         """The earliest of everything that waits."""
         if self.is_failed:
             return None
-        machines = (self._introduction, self._punching, self._relayed, self._direct)
-        times = [self._give_up_at, *(machine.next_timeout() for machine in machines)]
+        machines = (self._introduction, self._punching, self._relayed, self._direct, self._deadlines)
+        times = [machine.next_timeout() for machine in machines]
         return min((time for time in times if time is not None), default=None)
 
     def handle_timeout(self, now: int) -> None:
@@ -108,8 +108,10 @@ class UdpPeer:
             return
         self._introduction.handle_timeout(now)
         self._punching.handle_timeout(now)
-        if self._give_up_at is not None and self._give_up_at <= now:
-            self._fail(now)
+        if self._deadlines.is_missed(now):
+            self.is_failed = True
+            reason = self._deadlines.reason(self._introduction, self._strategy)
+            self._events.append(vocabulary.Failed(now, reason))
         self._advance(now)
 
     def datagrams_to_send(self, now: int) -> list[Datagram]:
@@ -156,7 +158,8 @@ class UdpPeer:
                 case RelayedData(data=data):
                     self._receive_relayed(data, now)
                 case Told(body=body):
-                    self._begin_checking_if(self._punching.hear(body, now), now)
+                    if self._punching.hear(body, now):
+                        self._deadlines.checking(now)
         if not self.is_failed:
             if self._relayed.rtt is not None or self._introduction.may_skip_relay:
                 self._punching.rounds.start(now)
@@ -172,11 +175,12 @@ class UdpPeer:
                 case Tell(body=body):
                     self._introduction.tell(body, now)
                 case RemoteLearnt():
-                    self._begin_checking(now)
+                    self._deadlines.checking(now)
                 case Selected():
                     self._direct.start(now)
                 case _:
-                    self._begin_checking_if(isinstance(event, vocabulary.Check), now)
+                    if isinstance(event, vocabulary.Check):
+                        self._deadlines.checking(now)
                     self._events.append(event)
 
     def _conclude(self, now: int) -> None:
@@ -190,31 +194,6 @@ class UdpPeer:
         introduction = self._introduction
         self._punching.learn(description, introduction.candidates, depends=introduction.depends, now=now)
         self._punching.aim_at_candidates()
-
-    def _begin_checking_if(self, is_check: bool, now: int) -> None:
-        if is_check:
-            self._begin_checking(now)
-
-    def _begin_checking(self, now: int) -> None:
-        if not self._is_checking and not self.is_failed:
-            self._is_checking, self._give_up_at = True, now + self._deadline
-
-    def _fail(self, now: int) -> None:
-        self._give_up_at = None
-        if self._is_connected:
-            return
-        self.is_failed = True
-        if self._is_checking:
-            reason = "no direct path by the deadline"
-        elif not self._strategy.rounds:
-            reason = f"the strategy {self._strategy.name!r} looks for no direct path"
-        elif self._introduction.other is not None:
-            reason = "the other end began no round within the time for setting up"
-        elif self._introduction.is_registered:
-            reason = "the other end was not learnt within the time for setting up"
-        else:
-            reason = "gathering did not end within the time for setting up"
-        self._events.append(vocabulary.Failed(now, reason))
 
     # ---- application bytes
 
@@ -255,7 +234,8 @@ class UdpPeer:
         self._hear_direct(heard, datagram, now)
         is_both_ways = self._direct.is_heard and self._direct.rtt is not None
         if pair is not None and is_both_ways and not self._is_connected:
-            self._is_connected, self._give_up_at = True, None
+            self._is_connected = True
+            self._deadlines.connected()
             self._events.append(self._connected(pair, now))
 
     def _hear_direct(self, heard: Heard, datagram: Datagram, now: int) -> None:
