@@ -15,6 +15,7 @@ from testbed.sim import trial as module
 from testbed.sim.quic_connection import ModelledConnection
 from testbed.sim.trial import Played, Settings
 from testbed.spec.profile import NatProfile
+from testbed.traversal.events import Connected
 from testbed.traversal.quic_happenings import Path, Received
 from tests.agents.quic_wire import aioquic_peer
 from tests.sim.build import MS, SECOND, TWO_HOMES, cell, link, node, trial, words
@@ -54,6 +55,12 @@ def with_aioquic(monkeypatch: pytest.MonkeyPatch) -> Callable[[CellPlan], Played
     return play
 
 
+def connection(played: Played, end: str) -> list[object]:
+    """The addresses that an end says it is connected by, and what candidates they are."""
+    said = [event for event in played.events[end] if isinstance(event, Connected)]
+    return [(event.local, event.remote, event.received_from, event.types) for event in said]
+
+
 @pytest.mark.parametrize("plan", CELLS.values(), ids=CELLS.keys())
 def test_the_model_does_what_the_agent_does(plan: CellPlan, with_aioquic: Callable[[CellPlan], Played]) -> None:
     """The same outcome, and times that differ by less than a millisecond of a delay of tens."""
@@ -65,6 +72,7 @@ def test_the_model_does_what_the_agent_does(plan: CellPlan, with_aioquic: Callab
     else:
         assert model.traversal == pytest.approx(agent.traversal, abs=1 * MS)
     for end in ("alice", "bob"):
+        assert connection(model, end) == connection(agent, end)
         # a path that is found at once may end the greetings through the relay before the last echo
         assert {*words(model, end), "relay"} == {*words(agent, end), "relay"}
 
