@@ -2,7 +2,7 @@
 
 Rule 1: a trial here has the seeds of the lab's trial of the same number: sockets' ports, tokens, links, NATs.
 Rule 2: the verdict is `plan.outcomes.judge`'s, on both ends' words and on the datagrams at their interfaces.
-Rule 3: the times are those of `trial/metrics.py`: differences of two events, of the slower end (a test compares them).
+Rule 3: the times are those of `traversal.metrics`, as in a lab.
 
 Both ends start at the same instant; a lab's start some milliseconds apart.
 """
@@ -24,7 +24,8 @@ from testbed.sim.quic_connection import ModelledConnector
 from testbed.sim.routes import Routes
 from testbed.spec.scenario import Command
 from testbed.traversal.candidates import Role
-from testbed.traversal.events import Check, Connected, Data, Event, Exhausted, Failed, Gathered, Relay, Start
+from testbed.traversal.events import Connected, Event, Exhausted, Failed, Relay
+from testbed.traversal.metrics import discovery_time, traversal_time
 from testbed.traversal.punching import CloseBase, OpenBase
 from testbed.traversal.quic_peer import QuicPeer
 from testbed.traversal.rendezvous import Rendezvous
@@ -194,8 +195,8 @@ class _Trial:
             {name: attached.seen for name, (_, attached) in self._ends.items()},
             self._network.lost,
             tuple(self._network.offered),
-            _slower(_between(_first(s, Start), _first(s, Gathered)) for s in said.values()),
-            _traversal(said.values(), relays) if direct else None,
+            discovery_time(said),
+            traversal_time(said, relays) if direct else None,
         )
 
     def _end(self, name: str) -> End:
@@ -221,26 +222,3 @@ def _is_finished(said: Sequence[Event]) -> bool:
     """Whether an end has nothing more to find out; one that is exhausted still waits for its relay."""
     kinds = {type(event) for event in said}
     return bool(kinds & {Connected, Failed}) or {Exhausted, Relay} <= kinds
-
-
-def _first(said: Sequence[Event], kind: type[Event]) -> int | None:
-    return next((event.t for event in said if isinstance(event, kind)), None)
-
-
-def _between(start: int | None, end: int | None) -> int | None:
-    return None if start is None or end is None else end - start
-
-
-def _slower(times: Iterable[int | None]) -> int | None:
-    found = list(times)
-    return None if None in found else max(time for time in found if time is not None)
-
-
-def _traversal(all_said: Iterable[Sequence[Event]], relays: frozenset[str]) -> int | None:
-    ends = list(all_said)
-    start = min((at for said in ends if (at := _first(said, Check)) is not None), default=None)
-    arrivals = (
-        next((e.t for e in said if isinstance(e, Data) and not {e.local.host, e.remote.host} & relays), None)
-        for said in ends
-    )
-    return _between(start, _slower(arrivals))

@@ -37,11 +37,11 @@ from testbed.results.record import (
 from testbed.results.record import Event as RecordEvent
 from testbed.results.summary import plain
 from testbed.traversal.events import Connected, to_json
+from testbed.traversal.metrics import Limits, Measured, measure
 from testbed.trial.attempt import Attempt, Settings, run_attempt
 from testbed.trial.drops import Drops
 from testbed.trial.engine import Door
 from testbed.trial.evidence import end_of
-from testbed.trial.metrics import Limits, Measured, measure
 
 CaptureKept = Literal["failed", "all", "none"]
 

@@ -19,7 +19,7 @@ from testbed.spec.scenario import Command
 from testbed.spec.topology import Attachment, Node, NodeKind
 from testbed.traversal.candidates import CandidateType
 from testbed.traversal.events import Connected
-from testbed.trial.metrics import Limits, measure
+from testbed.traversal.metrics import Limits, measure
 from tests.sim.build import MS, SECOND, SETTINGS, TEN, TWO_HOMES, cell, dropped, link, node, trial, words
 
 HOST, REFLEXIVE, PEER = CandidateType.HOST, CandidateType.SERVER_REFLEXIVE, CandidateType.PEER_REFLEXIVE

@@ -15,6 +15,7 @@ from testbed.units import seconds
 
 E = TypeVar("E", bound=Event)
 Events = Mapping[str, Sequence[Event]]
+Kinds = tuple[type[Event], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +37,11 @@ class Measured:
 def measure(events: Events, controlling: str, relays: frozenset[str], limits: Limits, *, direct: bool) -> Measured:
     """The metrics of a trial that counts. `events`: of both ends. `relays`: addresses of the relay."""
     metrics: dict[str, float | None] = {
-        "candidate_discovery_time": _slower(events, _discovery),
-        "time_to_traverse": _traverse(events, relays) if direct else None,
-        "connect_time": _slower(events, _connect),
+        "candidate_discovery_time": _seconds(discovery_time(events)),
+        "time_to_traverse": _seconds(traversal_time(events, relays)) if direct else None,
+        "connect_time": _seconds(
+            _slower(_between(said, (Start,), (Data, Relay, Connected)) for said in events.values())
+        ),
         "relay_rtt": _rtt(events, controlling, Relay),
         "direct_rtt": _rtt(events, controlling, Connected) if direct else None,
         "probes_sent": float(sum(_checks(said) for said in events.values())),
@@ -51,6 +54,23 @@ def measure(events: Events, controlling: str, relays: frozenset[str], limits: Li
     }
     censored = {name: seconds(limit) for name, limit in limit_of.items() if metrics[name] is None and limit is not None}
     return Measured(metrics, censored)
+
+
+def discovery_time(events: Events) -> int | None:
+    """Nanoseconds from the start until every server had answered or was given up, of the slower end."""
+    return _slower(_between(said, (Start,), (Gathered,)) for said in events.values())
+
+
+def traversal_time(events: Events, relays: frozenset[str]) -> int | None:
+    """Nanoseconds from the first check of either end until application bytes had arrived directly at both."""
+    starts = [start for said in events.values() if (start := _first(said, Check)) is not None]
+    arrivals = [first_direct_data(said, relays) for said in events.values()]
+    end = _slower(arrival.t if arrival is not None else None for arrival in arrivals)
+    return max(0, end - min(starts)) if starts and end is not None else None
+
+
+def _connect_time(events: Events) -> int | None:
+    return _slower(_between(said, (Start,), (Data, Relay, Connected)) for said in events.values())
 
 
 def first_direct_data(said: Sequence[Event], relays: frozenset[str]) -> Data | None:
@@ -71,30 +91,18 @@ def _first(said: Sequence[Event], *kinds: type[Event]) -> int | None:
     return next((event.t for event in said if isinstance(event, kinds)), None)
 
 
-def _between(start: int | None, end: int | None) -> float | None:
-    return None if start is None or end is None else seconds(max(0, end - start))
+def _between(said: Sequence[Event], starts: Kinds, ends: Kinds) -> int | None:
+    start, end = _first(said, *starts), _first(said, *ends)
+    return None if start is None or end is None else max(0, end - start)
 
 
-def _slower(events: Events, time_of: object) -> float | None:
-    assert callable(time_of)
-    times = [time_of(said) for said in events.values()]
-    return None if None in times else max(times)
+def _slower(times: Iterable[int | None]) -> int | None:
+    found = list(times)
+    return None if None in found else max((time for time in found if time is not None), default=None)
 
 
-def _discovery(said: Sequence[Event]) -> float | None:
-    return _between(_first(said, Start), _first(said, Gathered))
-
-
-def _connect(said: Sequence[Event]) -> float | None:
-    return _between(_first(said, Start), _first(said, Data, Relay, Connected))
-
-
-def _traverse(events: Events, relays: frozenset[str]) -> float | None:
-    starts = [start for said in events.values() if (start := _first(said, Check)) is not None]
-    arrivals = [first_direct_data(said, relays) for said in events.values()]
-    if not starts or None in arrivals:
-        return None
-    return _between(min(starts), max(arrival.t for arrival in arrivals if arrival is not None))
+def _seconds(time: int | None) -> float | None:
+    return None if time is None else seconds(time)
 
 
 def _rtt(events: Events, controlling: str, kind: type[Relay | Connected]) -> float | None:

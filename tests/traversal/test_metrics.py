@@ -18,7 +18,7 @@ from testbed.traversal.events import (
     RoundOfChecks,
     Start,
 )
-from testbed.trial.metrics import Limits, measure
+from testbed.traversal.metrics import Limits, measure
 
 MS = 1_000_000
 A, A_OUTSIDE = Endpoint("192.168.1.2", 5000), Endpoint("11.0.0.6", 40000)
