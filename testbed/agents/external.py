@@ -20,9 +20,10 @@ from typing import IO, Protocol, TypeAlias
 import trio
 
 from testbed.agents.contract import EXIT_UNSUPPORTED, AgentResult, AgentSetup, OnEvent
-from testbed.agents.loop import SEEDED_PORTS, current_clock
+from testbed.agents.loop import current_clock
 from testbed.errors import UsageError
 from testbed.traversal import events as vocabulary
+from testbed.traversal.bases import FIRST_PORTS
 from testbed.traversal.events import Connected, Event, EventError, Failed, Start, Unsupported
 from testbed.units import seconds
 
@@ -62,7 +63,7 @@ def environment(setup: AgentSetup) -> dict[str, str]:
         "TESTBED_PEER": setup.peer,
         "TESTBED_ROLE": setup.role.value,
         "TESTBED_ADDRESS": ",".join(setup.addresses),
-        "TESTBED_PORT": str(SEEDED_PORTS[setup.seed % len(SEEDED_PORTS)]),
+        "TESTBED_PORT": str(FIRST_PORTS[setup.seed % len(FIRST_PORTS)]),
         "TESTBED_STUN": ",".join(map(str, servers.stun)),
         "TESTBED_SIGNAL": str(servers.signalling),
         "TESTBED_DEADLINE": f"{seconds(setup.deadline):g}",

@@ -20,12 +20,11 @@ import trio
 
 from testbed.agents.contract import OpenSocket, Socket
 from testbed.datagram import Datagram, Endpoint
+from testbed.traversal.bases import FIRST_PORTS
 from testbed.units import NS_PER_SECOND
 
 BATCH = 64
 LARGEST = 65535
-SEEDED_PORTS = range(20000, 30000)
-"""Below the kernel's ephemeral ports, so that nothing else is there."""
 PORT_TRIES = 32
 EventType_co = TypeVar("EventType_co", covariant=True)
 EventType = TypeVar("EventType")
@@ -83,7 +82,7 @@ def bind_seeded(addresses: Iterable[str], seed: int, open_socket: OpenSocket) ->
     rng, sockets = Random(seed), dict[Endpoint, Socket]()
     for address in addresses:
         for attempt in range(PORT_TRIES):
-            local = Endpoint(address, rng.choice(SEEDED_PORTS))
+            local = Endpoint(address, rng.choice(FIRST_PORTS))
             try:
                 sockets[local] = open_socket(local)
                 break

@@ -12,45 +12,27 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any, Protocol
+from typing import Any
 
 from testbed.datagram import Endpoint
 from testbed.errors import UsageError
 from testbed.plan.outcomes import Claim, End, Outcome, Passage, Verdict, judge
 from testbed.plan.seeds import derive
 from testbed.plan.trials import CellPlan
-from testbed.sim.network import Attached, Certainty, Crowded, Lost, Machine, Seen, VirtualNetwork
+from testbed.sim.network import Attached, Certainty, Crowded, Lost, Seen, VirtualNetwork
 from testbed.sim.quic_connection import ModelledConnector
 from testbed.sim.routes import Routes
 from testbed.spec.scenario import Command
+from testbed.traversal.bases import FIRST_PORTS, CloseBase
 from testbed.traversal.candidates import Role
 from testbed.traversal.events import Connected, Event, Exhausted, Failed, Relay
 from testbed.traversal.metrics import discovery_time, traversal_time
-from testbed.traversal.punching import CloseBase, OpenBase
+from testbed.traversal.peer import Peer
 from testbed.traversal.quic_peer import QuicPeer
 from testbed.traversal.rendezvous import Rendezvous
 from testbed.traversal.strategies import strategy
 from testbed.traversal.turn_server import OpenRelay
 from testbed.traversal.udp_peer import UdpPeer
-
-SEEDED_PORTS = range(20000, 30000)
-"""Where agents bind (agents/loop.py; a test compares them)."""
-
-
-class Peer(Machine, Protocol):
-    """One end."""
-
-    def start(self, now: int) -> None:
-        """Begin."""
-
-    def events(self) -> list[Event | OpenBase | CloseBase]:
-        """What happened since the last call, and the sockets that are to be opened or closed."""
-
-    def base_opened(self, base: Endpoint, now: int) -> None:
-        """A socket that was asked for is bound."""
-
-    def base_refused(self, base: Endpoint, now: int) -> None:
-        """A socket that was asked for cannot be bound."""
 
 
 def modelled_quic_peer(*, rng: Random, **arguments: Any) -> QuicPeer:
@@ -132,7 +114,7 @@ class _Trial:
         plan, seed = self._plan, derive(self._seed, "agent", name)
         one, other = plan.ends
         rng = Random(seed)
-        bases = [Endpoint(str(a), rng.choice(SEEDED_PORTS)) for a in plan.network.boxes[name].addresses()]
+        bases = [Endpoint(str(a), rng.choice(FIRST_PORTS)) for a in plan.network.boxes[name].addresses()]
         peer: Peer = ENDS[str(plan.agent)](
             name=name,
             peer=other if name == one else one,

@@ -14,8 +14,10 @@ from typing import TypeAlias
 
 from testbed.datagram import Endpoint
 
+FIRST_PORTS = range(20000, 30000)
+"""Where an end's first sockets are bound: below the kernel's ephemeral ports, so that nothing else is there."""
 PORTS = range(10000, 20000)
-"""Where they are bound: below those that ends begin with and those that kernels choose."""
+"""Where others are: below the first and those that kernels choose."""
 AT_ONCE, GAP = 32, 20_000_000
 """Sockets of one burst, and nanoseconds to the next: 256 at once would be too long a task for an event loop, and more
 than a small router's queue may hold."""

@@ -9,12 +9,9 @@ Rule 2: where the relay cannot be had, or had its time, the ends dial through si
         without, the side whose first packet is dropped waits out a probe timeout of 200 ms and more.
         The same from the first round on that is not a plain one: STUN checks look for the path, and what they find is
         dialled, beside the connection through the relay.
-Rule 3: `deadline` counts from this end's first check, sent or heard; `setup_deadline` from the start. Whichever is
-        missed makes `failed`, after which the machine starts nothing more.
-Rule 4: an end that is connected goes on answering: the other may not be yet.
-Rule 5: application bytes are greetings in DATAGRAM frames, since such a frame travels once, by one path: what came by
+Rule 3: application bytes are greetings in DATAGRAM frames, since such a frame travels once, by one path: what came by
         a path is evidence for that path. Stream bytes that are lost on one path are sent again on another.
-Rule 6: whose connections they are, aioquic's or the model's, is the connector's matter: an agent and its prediction
+Rule 4: whose connections they are, aioquic's or the model's, is the connector's matter: an agent and its prediction
         are this one machine.
 """
 
@@ -22,18 +19,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from random import Random
+from typing import Unpack
 
 from testbed.datagram import Datagram, Endpoint
 from testbed.traversal import events as vocabulary
-from testbed.traversal import rounds, stun
+from testbed.traversal import rounds
 from testbed.traversal.application import Codec
 from testbed.traversal.candidates import CandidateType, Description, Role
 from testbed.traversal.checks import CheckSent, RemoteLearnt, Selected
-from testbed.traversal.deadlines import Deadlines
 from testbed.traversal.demultiplex import Protocol, classify
 from testbed.traversal.events import Event
-from testbed.traversal.introduction import Introduction, Learnt, RelayedData, RelayReachable, Told
-from testbed.traversal.punching import CloseBase, OpenBase, Punching, Tell
+from testbed.traversal.introduction import Learnt, RelayedData, RelayReachable, Told
+from testbed.traversal.peer import Attempt, Machine, Peer, Timer
+from testbed.traversal.punching import Tell
 from testbed.traversal.quic_connection import Connection, Connector
 from testbed.traversal.quic_greetings import Greeter
 from testbed.traversal.quic_happenings import (
@@ -48,63 +46,19 @@ from testbed.traversal.quic_happenings import (
 )
 from testbed.traversal.quic_paths import Paths, PathSelected
 from testbed.traversal.quic_switch import Switch
-from testbed.traversal.rendezvous import ServerAddresses
-from testbed.traversal.strategies import Strategy
-from testbed.traversal.stun import StunFormatError
 
 
-class QuicPeer:
+class QuicPeer(Peer):
     """One end. The controlling end is the QUIC client."""
 
-    def __init__(
-        self,
-        *,
-        name: str,
-        peer: str,
-        role: Role,
-        bases: Sequence[Endpoint],
-        servers: ServerAddresses,
-        strategy: Strategy,
-        deadline: int,
-        setup_deadline: int,
-        rng: Random,
-        connector: Connector,
-    ) -> None:
-        """`bases`: our own sockets' addresses, the first of which talks to relay and signalling."""
-        self._name, self._role, self._strategy, self._bases = name, role, strategy, tuple(bases)
-        self._deadlines = Deadlines(deadline, setup_deadline)
-        # What ICE calls the user name fragment is any text that names this end: the certificate's fingerprint does.
-        fingerprint, self._password = connector.fingerprint, rng.randbytes(12).hex()
-        self._introduction = Introduction(
-            name=name,
-            peer=peer,
-            bases=bases,
-            servers=servers,
-            patience=deadline // 4,
-            setup_deadline=setup_deadline,
-            rng=rng,
-            ufrag=fingerprint,
-            password=self._password,
-        )
-        self._punching = Punching(role, bases, strategy, servers.stun, fingerprint, self._password, rng)
+    def __init__(self, *, connector: Connector, rng: Random, **attempt: Unpack[Attempt]) -> None:
+        # The certificate's fingerprint names this end.
+        super().__init__(rng=rng, ufrag=connector.fingerprint, **attempt)
         self._rounds = self._punching.rounds
-        self._switch = Switch(role, bases, connector)
+        self._switch = Switch(self._role, self._bases, connector)
         self._greeter = Greeter(self._switch, self._introduction)
         self._paths: Paths | None = None
-        self._is_dialling = self._is_exhausted = False
-        self._outbox: list[Datagram] = []
-        self._events: list[Event | OpenBase | CloseBase] = []
-        self.is_failed = False
-        """Whether this end has given up."""
-
-    def start(self, now: int) -> None:
-        """Begin."""
-        self._events.append(vocabulary.Start(now, self._name, self._role))
-        self._deadlines.start(now)
-        self._introduction.start(now)
-        self._advance(now)
-
-    # ---- the contract
+        self._is_dialling = False
 
     def receive(self, datagram: Datagram, now: int) -> None:
         """Hand the datagram to whom it is for; what is for none is dropped."""
@@ -119,27 +73,6 @@ class QuicPeer:
                     self._switch.receive(datagram.data, Path(datagram.destination, datagram.source), now)
         self._advance(now)
 
-    def next_timeout(self) -> int | None:
-        """The earliest of everything that waits."""
-        if self.is_failed:
-            return None
-        machines = (*self._machines(), self._greeter, self._deadlines)
-        times = [machine.next_timeout() for machine in machines]
-        return min((time for time in times if time is not None), default=None)
-
-    def handle_timeout(self, now: int) -> None:
-        """Do what is due."""
-        if self.is_failed:
-            return
-        for machine in self._machines():
-            machine.handle_timeout(now)
-        if self._deadlines.is_missed(now):
-            self.is_failed = True
-            self._switch.close()
-            reason = self._deadlines.reason(self._introduction, self._strategy)
-            self._events.append(vocabulary.Failed(now, reason))
-        self._advance(now)
-
     def datagrams_to_send(self, now: int) -> list[Datagram]:
         """Of all parts."""
         for data, path in self._switch.datagrams_to_send(now):
@@ -147,35 +80,22 @@ class QuicPeer:
                 self._outbox.append(Datagram(path.local, path.remote, data))
             else:
                 self._introduction.send_relayed(data, now)
-        outbox, self._outbox = self._outbox, []
-        return outbox + self._introduction.datagrams_to_send(now) + self._punching.datagrams_to_send(now)
-
-    def events(self) -> list[Event | OpenBase | CloseBase]:
-        """What happened since the last call, and the sockets that the driver is to open or to close."""
-        reported, self._events = self._events, []
-        return reported
+        return super().datagrams_to_send(now)
 
     def base_opened(self, base: Endpoint, now: int) -> None:
         """`OpenBase` was heard: the socket is bound."""
         self._switch.add_base(base)
-        self._punching.base_opened(base, now)
-        self._advance(now)
+        super().base_opened(base, now)
 
-    def base_refused(self, base: Endpoint, now: int) -> None:
-        """`OpenBase` was heard: the socket cannot be bound."""
-        self._punching.base_refused(base, now)
-        self._advance(now)
+    def _timers(self) -> Sequence[Timer]:
+        return (self._greeter,)
 
-    def _machines(self) -> tuple[Introduction | Punching | Connection, ...]:
-        return (self._introduction, self._punching, *self._switch.connections)
+    def _machines(self) -> Sequence[Machine]:
+        return (*super()._machines(), *self._switch.connections)
 
-    def _receive_stun(self, datagram: Datagram, now: int) -> None:
-        try:
-            message = stun.decode(datagram.data)
-        except StunFormatError:
-            return
-        if not self._introduction.receive_message(message, datagram, now):
-            self._punching.receive_message(message, datagram, now)
+    def _fail(self, now: int) -> None:
+        self._switch.close()
+        super()._fail(now)
 
     # ---- what follows from what
 
@@ -200,7 +120,8 @@ class QuicPeer:
             self._punching.advance(now, lambda action: self._takes(action, now))
         self._advance_punching(now)
         self._advance_paths(now)
-        self._conclude(now)
+        is_selected = self._paths is not None and self._paths.selected is not None
+        self._conclude(now, is_open=is_selected or self._switch.dialled is not None or self._greeter.is_connected)
         if not self.is_failed:
             self._greeter.greet(now)
 
@@ -301,16 +222,6 @@ class QuicPeer:
                 self._events.append(vocabulary.Check(t, remote, local, self._rounds.number or None, attempt))
             case RemoteLearnt(remote=remote):
                 self._rounds.remote_candidates([remote])
-
-    def _conclude(self, now: int) -> None:
-        """Say that the rounds are exhausted, once nothing that they began can come to anything any more."""
-        is_open = self._punching.is_open or self._switch.dialled is not None
-        is_open = (
-            is_open or self._greeter.is_connected or (self._paths is not None and self._paths.selected is not None)
-        )
-        if self._rounds.is_over and not is_open and not self._is_exhausted:
-            self._is_exhausted = True
-            self._events.append(vocabulary.Exhausted(now, self._rounds.number))
 
     # ---- connections
 

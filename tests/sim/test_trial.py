@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import pytest
 
-from testbed.agents.loop import SEEDED_PORTS as AGENTS_PORTS
+from testbed.agents.loop import bind_seeded
 from testbed.datagram import Endpoint
 from testbed.errors import UsageError
 from testbed.lab.lab import _link_seed
 from testbed.link.model import seeds_of_directions
 from testbed.plan.outcomes import Outcome
+from testbed.plan.seeds import derive
 from testbed.sim.network import link_seed
 from testbed.sim.routes import Routes
-from testbed.sim.trial import SEEDED_PORTS, Settings, can_play, play
+from testbed.sim.trial import Settings, can_play, play
 from testbed.spec.link import Link
 from testbed.spec.profile import Dependence, Engine, NatProfile, Ports, Unsolicited
 from testbed.spec.scenario import Command
 from testbed.spec.topology import Attachment, Node, NodeKind
 from testbed.traversal.candidates import CandidateType
-from testbed.traversal.events import Connected
+from testbed.traversal.events import CandidateFound, Connected
 from testbed.traversal.metrics import Limits, measure
 from tests.sim.build import MS, SECOND, SETTINGS, TEN, TWO_HOMES, cell, dropped, link, node, trial, words
 
@@ -34,7 +35,14 @@ def connected(played: object, name: str = "alice") -> Connected:
 
 
 def test_ports_are_drawn_where_agents_draw_them() -> None:
-    assert SEEDED_PORTS == AGENTS_PORTS
+    opened = list[Endpoint]()
+    bind_seeded(["192.168.1.2"], derive(5, "agent", "alice"), opened.append)  # type: ignore[arg-type]
+    hosts = [
+        e.address
+        for e in trial(cell(), 5).events["alice"]
+        if isinstance(e, CandidateFound) and e.type is CandidateType.HOST
+    ]
+    assert hosts == opened
 
 
 def test_links_have_the_seeds_that_a_lab_gives_them() -> None:
