@@ -65,11 +65,11 @@ def load_text(rules: str) -> None:
 
 
 def _record(rules: str, marks: Mapping[str, Mark]) -> Recording:
-    with _scratch() as netfilter:
+    with scratch() as netfilter:
         load_text(rules)
         requests = list(read_back(netfilter))
     recording = record(requests, rules, marks)
-    with _scratch() as netfilter:
+    with scratch() as netfilter:
         netfilter.send(recording.data)
         replayed = list(read_back(netfilter))
     if canonical(replayed) != canonical(requests):
@@ -78,7 +78,7 @@ def _record(rules: str, marks: Mapping[str, Mark]) -> Recording:
 
 
 @contextmanager
-def _scratch() -> Iterator[Netfilter]:
+def scratch() -> Iterator[Netfilter]:
     """A namespace for once, the thread inside."""
     namespace = new_namespace()
     try:

@@ -69,8 +69,8 @@ class Recording:
         return data
 
     def filled(self, values: Mapping[str, bytes]) -> Recording:
-        """A recording in which the marks of these names are values for good."""
-        chosen = Recording(self.data, {name: self.places[name] for name in values})
+        """A recording in which the marks of these names are values for good. Those that it has not need none."""
+        chosen = Recording(self.data, {name: places for name, places in self.places.items() if name in values})
         left = {name: places for name, places in self.places.items() if name not in values}
         return Recording(bytes(chosen.bytes_with(values)), left)
 
@@ -84,7 +84,8 @@ def record(requests: list[Request], text: str, marks: Mapping[str, Mark]) -> Rec
         expected, found = mark.count(text), tuple(_occurrences(data, mark.data))
         if len(found) != expected:
             raise BrokenError(f"the mark of {name} stands {expected} times in the rules, {len(found)} in their bytes")
-        places[name] = found
+        if found:  # the same rules serve profiles that have more marks, which no rule of theirs names
+            places[name] = found
     return Recording(data, places)
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from ipaddress import IPv4Network
 
 import pytest
@@ -16,8 +14,8 @@ from testbed.lab.namespaces import new_namespace
 from testbed.lab.nftables import library
 from testbed.lab.nftables.droplog import DropLog, counters
 from testbed.lab.nftables.library import Nftables
-from testbed.lab.nftables.netfilter import Netfilter, Request, batch
-from testbed.lab.nftables.prepare import load_text, prepare, text
+from testbed.lab.nftables.netfilter import Request, batch
+from testbed.lab.nftables.prepare import load_text, prepare, scratch, text
 from testbed.lab.nftables.recording import canonical, read_back
 from testbed.lab.nftables.refusals import refusals
 from testbed.plan.network import Translation
@@ -67,16 +65,6 @@ FURTHER = {
 NINES = {f"{name}-{suffix}": kind(f"{name}-{suffix}") for name in KINDS for suffix in PORTS}
 
 
-@contextmanager
-def scratch() -> Iterator[Netfilter]:
-    namespace = new_namespace()
-    try:
-        with namespace, Netfilter() as netfilter:
-            yield netfilter
-    finally:
-        namespace.close()
-
-
 @pytest.mark.parametrize("name", [*NINES, *FURTHER])
 def test_replayed_is_loaded(name: str) -> None:
     """The same seed by both ways: object for object and byte for byte the same table in the kernel."""
@@ -119,6 +107,16 @@ def test_recorded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     prepare(Translation(profile, (EXTERNAL + 5,), (IPv4Network("10.9.8.0/24"),)))
     with pytest.raises(TypeError):
         prepare(Translation(profile, (EXTERNAL,), (INSIDE,), wan="wan7"))
+
+
+def test_rules_that_name_no_external_address_fit_any_number_of_them() -> None:
+    """A firewall has the same rules with one address and with three: one recording serves them."""
+    for count in (3, 1, 2):
+        profile = NatProfile(mapping=Dependence.NONE, external_addresses=count, udp_timeout=78 * SECOND)
+        external = tuple(EXTERNAL + number for number in range(count))
+        with scratch() as netfilter:
+            prepare(Translation(profile, external, (INSIDE,))).load(1)
+            assert list(read_back(netfilter))
 
 
 def test_nothing_half_made() -> None:
