@@ -6,16 +6,18 @@ Rule 1: a socket that is asked for during an attempt is opened at once, by the s
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 import trio
 
-from testbed.agents.contract import AgentResult, OnEvent, OpenSocket, Socket
+from testbed.agents.contract import AgentResult, AgentSetup, OnEvent, OpenSocket, Socket
 from testbed.agents.loop import Loop
 from testbed.datagram import Datagram, Endpoint
 from testbed.traversal.events import Event, Failed
+from testbed.traversal.peer import Attempt
 from testbed.traversal.punching import CloseBase, OpenBase
+from testbed.traversal.strategies import strategy
 
 
 class End(Protocol):
@@ -44,6 +46,20 @@ class End(Protocol):
 
     def base_refused(self, base: Endpoint, now: int) -> None:
         """A socket that was asked for cannot be bound."""
+
+
+def attempt_of(setup: AgentSetup, bases: Iterable[Endpoint]) -> Attempt:
+    """What a machine is told, from what its agent was told. `bases`: the sockets that are open."""
+    return Attempt(
+        name=setup.name,
+        peer=setup.peer,
+        role=setup.role,
+        bases=tuple(bases),
+        servers=setup.servers,
+        strategy=strategy(setup.strategy, setup.parameters),
+        deadline=setup.deadline,
+        setup_deadline=setup.setup_deadline,
+    )
 
 
 async def run_end(

@@ -10,7 +10,7 @@ from random import Random
 import trio
 
 from testbed.agents.contract import AgentResult, AgentSetup, OnEvent, OpenSocket
-from testbed.agents.end import run_end
+from testbed.agents.end import attempt_of, run_end
 from testbed.agents.loop import bind_seeded
 from testbed.agents.quic_private import check_aioquic
 from testbed.agents.quic_session import AioquicConnector, Session
@@ -19,7 +19,6 @@ from testbed.errors import BrokenError
 from testbed.traversal.quic_happenings import Path
 from testbed.traversal.quic_peer import QuicPeer
 from testbed.traversal.quic_switch import TOKEN_SIZE
-from testbed.traversal.strategies import strategy
 
 
 @cache
@@ -50,17 +49,6 @@ async def run_quic_agent(
     warm()
     sockets = bind_seeded(setup.addresses, setup.seed, open_socket)
     connector = AioquicConnector()
-    peer = QuicPeer(
-        name=setup.name,
-        peer=setup.peer,
-        role=setup.role,
-        bases=tuple(sockets),
-        servers=setup.servers,
-        strategy=strategy(setup.strategy, setup.parameters),
-        deadline=setup.deadline,
-        setup_deadline=setup.setup_deadline,
-        rng=Random(setup.seed),
-        connector=connector,
-    )
+    peer = QuicPeer(rng=Random(setup.seed), connector=connector, **attempt_of(setup, sockets))
     result = await run_end(peer, sockets, open_socket=open_socket, on_event=on_event, stop=stop)
     return replace(result, secrets=connector.secrets)
