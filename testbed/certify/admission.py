@@ -20,7 +20,7 @@ from testbed.lab import packets
 from testbed.lab.nftables.refusals import refusals
 from testbed.spec.profile import Dependence
 from testbed.spec.topology import INTERNET
-from testbed.traversal.stun import Change
+from testbed.traversal.stun_attributes import Change
 
 PORT = 5000
 CLOSED = 4321

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from testbed.errors import BrokenError, MachineError, TestbedError
-from testbed.lab.namespaces import die_with_parent
+from testbed.lab.processes import die_with_parent
 
 LIMIT = 180.0
 """Seconds after which a child is taken for stuck: sixty times what the longest test takes on an idle machine."""

@@ -37,7 +37,8 @@ from testbed.plan.seeds import derive
 from testbed.spec.profile import PORT_MAX, Dependence, Engine, NatProfile
 from testbed.spec.topology import INTERNET
 from testbed.traversal import stun
-from testbed.traversal.stun import Attribute, Change, Kind, Method, StunFormatError
+from testbed.traversal.stun import Kind, Method
+from testbed.traversal.stun_attributes import Attribute, Change, StunFormatError, Value
 from testbed.traversal.stun_server import StunServer
 
 STUN_PORTS = (3478, 3479)
@@ -251,7 +252,7 @@ class Stage:
         if not self._stun_sockets:
             self._stun_sockets = {local: self._bind(SERVER, local) for local in self._stun.locals}
         transaction = struct.pack("!IQ", 0, next(self._tokens))
-        changed: list[tuple[Attribute, stun.Value]] = [(Attribute.CHANGE_REQUEST, int(change))] if change else []
+        changed: list[tuple[Attribute, Value]] = [(Attribute.CHANGE_REQUEST, int(change))] if change else []
         host.sendto(stun.encode(stun.request(Method.BINDING, transaction, *changed)), server)
         self.settle()
         for local, sock in self._stun_sockets.items():

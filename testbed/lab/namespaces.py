@@ -1,4 +1,4 @@
-"""Namespaces, and processes that die with us: the one door to unshare, setns, mount and prctl.
+"""Namespaces: the one door to unshare, setns and mount.
 
 Rule 1: a namespace is an open descriptor and has no name. The kernel removes it, and all that is in it,
         when the last descriptor closes, also after SIGKILL.
@@ -7,9 +7,8 @@ Rule 2: `with namespace:` puts *the calling thread* inside and brings it back. W
 Rule 3: a *world* is left for good by nobody: `enter_world` parts this process from the host's network, so that no
         later mistake can touch it. Mounts are parted only by those who mount: copying and dropping them makes every
         lab wait for the grace periods of those that are ending, 30 to 60 ms.
-Rule 4: a child dies with its parent, by whatever signal the parent dies.
 
-Python has os.unshare and os.setns from 3.12 on; before that, and for mount and prctl, the C library is called.
+Python has os.unshare and os.setns from 3.12 on; before that, and for mount, the C library is called.
 """
 
 from __future__ import annotations
@@ -17,9 +16,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import select
-import signal
-import struct
 import sys
 import threading
 from collections.abc import Iterator
@@ -35,13 +31,10 @@ CLONE_NEWUSER = 0x1000_0000
 CLONE_NEWPID = 0x2000_0000
 CLONE_NEWNET = 0x4000_0000
 _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REC, _MS_PRIVATE = 0x2, 0x4, 0x8, 0x4000, 0x4_0000
-_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_TIMERSLACK = 1, 4, 29
 _RIGHTS = 1 << 12 | 1 << 13 | 1 << 21
 """CAP_NET_ADMIN (devices, rules), CAP_NET_RAW (captures), CAP_SYS_ADMIN (namespaces): capabilities(7)."""
 _NOBODY = 65534
 _OWN_NETWORK = "/proc/thread-self/ns/net"
-_FIRST = struct.Struct("=ii")
-"""What a keeper says once: an error's number, or 0 and the number of the first process."""
 
 libc = ctypes.CDLL(None, use_errno=True)
 """The C library; only the doors of lab/ call it."""
@@ -279,96 +272,3 @@ def refusal(error: OSError, proc: Path = Path("/proc")) -> MachineError:
         f"making a namespace is forbidden here ({error.strerror}), as in most containers",
         mend="run it with sudo; in a container: --privileged, or --cap-add SYS_ADMIN --security-opt seccomp=unconfined",
     )
-
-
-# ---------------------------------------------------------------------------- children
-
-
-def die_with_parent(parent: int) -> None:
-    """In a child: die by SIGKILL as soon as the thread that forked us ends. `parent` is its process id.
-
-    The parent may have died before we asked (prctl(2)); then we end at once.
-    """
-    libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
-    if os.getppid() != parent:
-        os._exit(1)
-
-
-def die_with_process(pidfd: int) -> None:
-    """The same for the first process of a PID namespace, where no parent has a number."""
-    libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
-    if is_dead(pidfd):
-        os._exit(1)
-
-
-def is_dead(pidfd: int) -> bool:
-    """Whether the process behind a pidfd has ended."""
-    poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(0))
-
-
-def fork_into_new_pids() -> tuple[int, int]:
-    """Fork into a PID namespace: (keeper, first) in the caller, (0, 0) in the first process of the namespace.
-
-    When the first process dies, everything in the namespace dies. Between us and it stands the *keeper*, for whom the
-    caller waits: it ends when the first process has. unshare(2) says for good where a process's children are born, and
-    setns(2) back takes rights that a lab in a user namespace does not have; so it is not we who call it. (clone3(2)
-    would need no keeper, but a fork of which the C library does not hear leaves OpenBLAS's threads in its books; the
-    child's next fork then waits for them for ever.) Raises OSError.
-    """
-    parent = os.pidfd_open(os.getpid())
-    reading, writing = os.pipe()
-    keeper = os.fork()
-    if keeper == 0:
-        _keep_first(parent, writing)  # returns in the first process only
-        return 0, 0
-    os.close(writing)
-    os.close(parent)
-    with os.fdopen(reading, "rb") as file:
-        said = file.read()
-    number, first = _FIRST.unpack(said) if said else (errno.ECHILD, 0)
-    if number != 0:
-        os.waitpid(keeper, 0)
-        raise OSError(number, f"a PID namespace: {os.strerror(number)}")
-    return keeper, first
-
-
-def _keep_first(parent: int, writing: int) -> None:
-    first = -1
-    try:
-        die_with_process(parent)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
-        unshare(CLONE_NEWPID)
-        keeper = os.pidfd_open(os.getpid())
-        first = os.fork()
-        if first == 0:
-            die_with_process(keeper)
-            for fd in (parent, writing, keeper):
-                os.close(fd)
-        else:
-            os.write(writing, _FIRST.pack(0, first))
-            os.closerange(
-                0, os.sysconf("SC_OPEN_MAX")
-            )  # whoever waits for the end of a pipe waits for this process too
-            os.waitpid(first, 0)
-    except OSError as error:
-        with suppress(OSError):
-            os.write(writing, _FIRST.pack(error.errno or errno.ECHILD, 0))
-    finally:
-        if first != 0:
-            os._exit(0)
-
-
-def become_nobody() -> None:
-    """Give up root for good, and still own our files in /proc, which a user namespace needs. Raises OSError."""
-    os.setgroups([])
-    os.setresgid(_NOBODY, _NOBODY, _NOBODY)
-    os.setresuid(_NOBODY, _NOBODY, _NOBODY)
-    libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
-
-
-def wake_on_time() -> None:
-    """Let this thread's timers end within a nanosecond of their time, not within 50 µs (prctl(2))."""
-    libc.prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from testbed.errors import MachineError, TestbedError
-from testbed.lab import namespaces
+from testbed.lab import namespaces, processes
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ def _namespaces() -> Capability:
 def _user_namespaces() -> Capability:
     def attempt() -> str:
         if namespaces.can_make_namespaces():
-            namespaces.become_nobody()
+            processes.become_nobody()
             namespaces.enter_world()
             return "tried as nobody"
         namespaces.enter_world()

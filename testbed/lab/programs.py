@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import IO
 
-from testbed.lab import namespaces
+from testbed.lab import namespaces, processes
 from testbed.lab.namespaces import Namespace
 
 _STATUS = struct.Struct("=i")
@@ -76,7 +76,7 @@ def spawn(namespace: Namespace, command: Sequence[str], environment: Mapping[str
     status_read, status_write = os.pipe()
     started_read, started_write = os.pipe()
     parent = os.pidfd_open(os.getpid())
-    keeper, first = namespaces.fork_into_new_pids()
+    keeper, first = processes.fork_into_new_pids()
     if first == 0:
         _be_first(namespace, command, environment, (out_write, error_write), status_write, started_write, parent)
     for fd in (out_write, error_write, status_write, started_write, parent):
@@ -107,7 +107,7 @@ def _be_first(
 ) -> None:
     """The first process: it starts the program, passes SIGTERM on, reaps what is orphaned, and never returns."""
     try:
-        namespaces.die_with_process(parent)
+        processes.die_with_process(parent)
         namespaces.part_mounts()
         with namespace:
             namespaces.mount_own_proc()

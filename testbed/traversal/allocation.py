@@ -23,7 +23,8 @@ from testbed.datagram import Datagram, Endpoint
 from testbed.traversal import stun
 from testbed.traversal.candidates import DescriptionError, JsonObject, distinct, read_endpoint
 from testbed.traversal.strategies import WINDOW
-from testbed.traversal.stun import Attribute, Kind, Message, Method
+from testbed.traversal.stun import Kind, Message, Method
+from testbed.traversal.stun_attributes import Attribute
 from testbed.traversal.transactions import DEFAULT_RTO, Transactions
 
 LARGEST_STEP = 256

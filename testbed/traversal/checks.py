@@ -23,7 +23,8 @@ from typing import TypeAlias
 from testbed.datagram import Datagram, Endpoint
 from testbed.traversal import stun
 from testbed.traversal.candidates import Candidate, CandidateType, Description, Role, priority
-from testbed.traversal.stun import Attribute, Kind, Message, Method, Value
+from testbed.traversal.stun import Kind, Message, Method
+from testbed.traversal.stun_attributes import Attribute, Value
 
 NOMINATION_WAITS = tuple(wait * 1_000_000 for wait in (50, 100, 200, 400, 400, 400))
 """Nanoseconds from each nominating check to the next; after the last the pair is given up."""

@@ -16,7 +16,8 @@ from testbed.datagram import Datagram, Endpoint
 from testbed.traversal import stun
 from testbed.traversal.candidates import Candidate, CandidateType, candidate, distinct, without_redundant
 from testbed.traversal.events import CandidateFound, Gathered
-from testbed.traversal.stun import Attribute, Kind, Message, Method, StunFormatError
+from testbed.traversal.stun import Kind, Message, Method
+from testbed.traversal.stun_attributes import Attribute, StunFormatError
 from testbed.traversal.transactions import DEFAULT_RTO, Transactions
 
 GatheringEvent: TypeAlias = "CandidateFound | Gathered"

@@ -31,7 +31,8 @@ from testbed.traversal.events import CandidateFound, Event, Registered
 from testbed.traversal.gathering import Gathering
 from testbed.traversal.rendezvous import ServerAddresses
 from testbed.traversal.signalling import SignallingClient
-from testbed.traversal.stun import Message, StunFormatError
+from testbed.traversal.stun import Message
+from testbed.traversal.stun_attributes import StunFormatError
 from testbed.traversal.turn import TurnClient
 
 

@@ -22,7 +22,7 @@ from testbed.traversal.introduction import Introduction
 from testbed.traversal.punching import CloseBase, OpenBase, Punching
 from testbed.traversal.rendezvous import ServerAddresses
 from testbed.traversal.strategies import Strategy
-from testbed.traversal.stun import StunFormatError
+from testbed.traversal.stun_attributes import StunFormatError
 
 
 class Attempt(TypedDict):

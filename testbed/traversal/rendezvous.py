@@ -14,7 +14,7 @@ from testbed.datagram import Datagram, Endpoint
 from testbed.traversal import stun
 from testbed.traversal.demultiplex import Protocol, classify
 from testbed.traversal.signalling import SignallingServer
-from testbed.traversal.stun import StunFormatError
+from testbed.traversal.stun_attributes import StunFormatError
 from testbed.traversal.stun_server import StunServer
 from testbed.traversal.turn import Credentials
 from testbed.traversal.turn_server import RelayEvent, TurnServer

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 
 from testbed.datagram import Datagram, Endpoint
 from testbed.traversal import stun
-from testbed.traversal.stun import Attribute, Change, Kind, Message, Method, StunFormatError, Value
+from testbed.traversal.stun import Kind, Message, Method
+from testbed.traversal.stun_attributes import Attribute, Change, StunFormatError, Value
 
 PADDING_SIZE = 1500
 """What an answer to PADDING carries: a whole MTU, so that it must be fragmented (RFC 5780 §7.6)."""

@@ -19,7 +19,8 @@ from typing import TypeAlias
 
 from testbed.datagram import Datagram, Endpoint
 from testbed.traversal import stun
-from testbed.traversal.stun import Attribute, Kind, Message, Method, StunFormatError, Value
+from testbed.traversal.stun import Kind, Message, Method
+from testbed.traversal.stun_attributes import Attribute, StunFormatError, Value
 from testbed.traversal.transactions import DEFAULT_RTO, Transactions
 
 SECOND = 1_000_000_000

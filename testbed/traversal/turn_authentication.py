@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from random import Random
 
 from testbed.traversal import stun
-from testbed.traversal.stun import Attribute, Message
+from testbed.traversal.stun import Message
+from testbed.traversal.stun_attributes import Attribute
 
 SECOND = 1_000_000_000
 NONCE_LIFETIME = 3600 * SECOND

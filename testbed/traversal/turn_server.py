@@ -20,7 +20,8 @@ from typing import TypeAlias
 from testbed.datagram import Datagram, Endpoint
 from testbed.plan.seeds import derive
 from testbed.traversal import stun
-from testbed.traversal.stun import Attribute, Kind, Message, Method, StunFormatError, Value
+from testbed.traversal.stun import Kind, Message, Method
+from testbed.traversal.stun_attributes import Attribute, StunFormatError, Value
 from testbed.traversal.turn import UDP, decode_channel_data, encode_channel_data
 from testbed.traversal.turn_authentication import Authenticated, Authenticator
 

@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from testbed.errors import MachineError
-from testbed.lab.namespaces import die_with_parent
+from testbed.lab.processes import die_with_parent
 from testbed.trial.interrupt import Interrupt, leave_to_parent
 from testbed.trial.pace import Pace
 

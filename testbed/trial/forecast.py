@@ -14,7 +14,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
-from testbed.lab.namespaces import die_with_parent
+from testbed.lab.processes import die_with_parent
 from testbed.plan.trials import CellPlan
 from testbed.results.document import Prediction
 from testbed.sim import prediction as sim

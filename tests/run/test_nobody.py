@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from testbed.lab.namespaces import CLONE_NEWNET, Namespace, become_nobody, mount, new_namespace, part_mounts, setns
+from testbed.lab.namespaces import CLONE_NEWNET, Namespace, mount, new_namespace, part_mounts, setns
+from testbed.lab.processes import become_nobody
 from testbed.plan.outcomes import Outcome
 from tests.rights import IS_ROOT_OF_ALL_USERS
 from tests.run.command import call, lines, records, start, tree

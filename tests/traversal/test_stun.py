@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from testbed.datagram import Endpoint
 from testbed.traversal import stun
-from testbed.traversal.stun import Attribute, ErrorCode, Kind, Message, Method, StunFormatError, Value
+from testbed.traversal.stun import Kind, Message, Method
+from testbed.traversal.stun_attributes import Attribute, ErrorCode, StunFormatError, Value
 
 TRANSACTION = bytes.fromhex("b7e7a701bc34d686fa87dfae")
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from testbed.datagram import Datagram, Endpoint
 from testbed.traversal import stun
-from testbed.traversal.stun import Attribute, ErrorCode, Kind, Message, Method, Value
+from testbed.traversal.stun import Kind, Message, Method
+from testbed.traversal.stun_attributes import Attribute, ErrorCode, Value
 from testbed.traversal.turn import (
     Allocated,
     AllocationFailed,

@@ -21,7 +21,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from testbed.errors import BrokenError
-from testbed.lab.namespaces import CLONE_NEWNET, Namespace, die_with_parent, is_dead, setns, wake_on_time
+from testbed.lab.namespaces import CLONE_NEWNET, Namespace, setns
+from testbed.lab.processes import die_with_parent, is_dead, wake_on_time
 from testbed.lab.wire.engine import Engine, WireCable
 from testbed.lab.wire.report import WireReport
 from testbed.link.model import LINK_HEADER
