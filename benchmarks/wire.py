@@ -63,12 +63,12 @@ def measure(rounds: int = 6) -> Measured:
         for delay in DELAYS:
             with wired(Link(up=Impairment(delay=delay))) as (wire, [pair]):
                 _note(measured, delay, _probe(pair, delay))
-                measured.scheduling = wire.stop().scheduling
+                measured.scheduling = wire.finish().scheduling
         with wired(Link(up=Impairment(delay=5 * MS, loss=0, limit=100_000))) as (wire, [pair]):
             loss, pace = _flood(pair)
             measured.losses.append(loss)
             measured.paces.append(pace)
-            measured.lateness.append((wire.stop().lateness.p99 or 0) / MS)
+            measured.lateness.append((wire.finish().lateness.p99 or 0) / MS)
     return measured
 
 

@@ -69,22 +69,23 @@ class Lab:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if self.wire is not None:
-            self.wire.kill()  # it takes as long to go as the taps do: both at once
+            self.wire.abandon()  # it takes as long to go as the taps do: both at once
         self._scope.close()
 
 
-def build(blueprint: Blueprint, seed: int, *, capture: bool = True) -> Lab:
+def build(blueprint: Blueprint, seed: int, *, capture: bool = True, wire: Wire | None = None) -> Lab:
     """Make it, in the world that this process is in. Raises MachineError, BrokenError; then nothing remains.
 
-    `seed`: of every die of the lab: links, ports of NATs.
+    `seed`: of every die of the lab: links, ports of NATs. `wire`: a process that carries nothing now, for a lab whose
+    links need one; without it the lab makes its own.
     """
     with ExitStack() as scope:
         _allow_descriptors(blueprint.descriptors + 64 + 4 * len(blueprint.boxes))
         world = _place(namespaces.own_namespace(), blueprint.world_fd, scope)
-        sysctl.configure(forwards=False, more={})
+        sysctl.configure(forwards=False)
         boxes = _make_namespaces(blueprint, scope)
         # The slow starter first: it waits for the kernel while the rest is made.
-        wire = _start_wire(blueprint, world, seed, scope) if blueprint.wires else None
+        wire = _start_wire(blueprint, world, seed, scope, wire) if blueprint.wires else None
         captured = _start_capture(blueprint, boxes, scope) if capture else None
         with Netlink() as link:
             link.send(blueprint.devices)
@@ -124,8 +125,7 @@ def _make_namespaces(blueprint: Blueprint, scope: ExitStack) -> dict[str, Namesp
     with namespaces.coming_back():
         for plan in blueprint.boxes:
             made[plan.box.name] = _place(namespaces.enter_new_namespace(), plan.fd, scope)
-            settings = plan.rules.sysctls if plan.rules is not None else {}
-            sysctl.configure(forwards=plan.box.forwards, more=settings)
+            sysctl.configure(forwards=plan.box.forwards)
     return made
 
 
@@ -165,13 +165,14 @@ def _start_capture(blueprint: Blueprint, boxes: Mapping[str, Namespace], scope: 
     return capture
 
 
-def _start_wire(blueprint: Blueprint, world: Namespace, seed: int, scope: ExitStack) -> Wire:
+def _start_wire(blueprint: Blueprint, world: Namespace, seed: int, scope: ExitStack, lent: Wire | None) -> Wire:
     cables = [
         WireCable(ends.name, ends.lower, ends.upper, ends.link, _link_seed(ends.link, seed, ends.name))
         for ends in blueprint.wires
     ]
-    wire = Wire.start(world, cables)
-    scope.callback(wire.close)
+    wire = lent or Wire()
+    scope.callback(wire.close if lent is None else wire.abandon)
+    wire.carry(world, cables)
     return wire
 
 

@@ -135,5 +135,5 @@ async def watch_wire(lab: Lab) -> None:
     """Raise BrokenError once the wire has died, which to both ends looks like a network that is down."""
     if lab.wire is not None:
         await trio.lowlevel.wait_readable(lab.wire.fileno())
-        lab.wire.stop()  # says how it died, as an error
+        lab.wire.finish()  # says how it died, as an error
         raise BrokenError("the wire process ended by itself")

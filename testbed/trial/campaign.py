@@ -42,7 +42,7 @@ from testbed.trial.engine import Engine, Finished
 from testbed.trial.forecast import Forecast
 from testbed.trial.interrupt import Interrupt
 from testbed.trial.pace import Pace
-from testbed.trial.work import CaptureKept, Task, broken, work
+from testbed.trial.work import CaptureKept, Task, Workshop, broken
 from testbed.units import seconds
 
 STARTUP = 5.0
@@ -133,7 +133,7 @@ class Campaign:
             folder.append(record)
             watcher.finished(record, time.monotonic_ns())
         engine = Engine(
-            work,
+            Workshop,
             pace=Pace(self._cores, self._choices.jobs),
             kind=lambda task: task.cell.id,
             builders=self._cores,
@@ -177,9 +177,13 @@ class Campaign:
         return summarise(run, folder.records())
 
     def _tasks(self, folder: Folder, last: Mapping[tuple[str, int], Record]) -> Iterator[Task]:
-        """What is to be run, cell after cell; a trial that was broken gets another attempt."""
-        for plan in self.plans:
-            for index in range(self._loaded.scenario.trials):
+        """What is to be run; a trial that was broken gets another attempt.
+
+        The first trial of every cell, then the second: a machine that becomes slower is slower for all cells alike, and
+        those that run into their deadlines wait beside others that do not.
+        """
+        for index in range(self._loaded.scenario.trials):
+            for plan in self.plans:
                 before = last.get((plan.id, index))
                 if before is not None and before.outcome is not Outcome.BROKEN:
                     continue

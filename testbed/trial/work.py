@@ -1,7 +1,7 @@
-"""A trial's process, from the fork to its one record.
+"""A trial, from its task to its one record.
 
-Rule 1: a world of its own, a fresh lab in it, both ends, the verdict, the record; then the process ends and the
-        kernel takes everything back.
+Rule 1: a world of its own, a fresh lab in it, both ends, the verdict, the record; then all of it is given back. What
+        stays for the next trial in this process are two processes that know nothing: this one, and the wire's.
 Rule 2: a lab is built while holding a token of a core (`Door.building`): building is all CPU.
 Rule 3: the capture gets its name when it is whole, so that a killed trial leaves no part of a file. One that cannot be
         written does not spoil the trial, whose record says so; the run ends there.
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -21,6 +22,7 @@ from testbed.lab import namespaces
 from testbed.lab.blueprint import Blueprint
 from testbed.lab.lab import Lab, build
 from testbed.lab.tap import Packet
+from testbed.lab.wire.process import Wire
 from testbed.lab.wire.report import WireReport
 from testbed.plan.outcomes import CLAIM_REFUTED, Outcome, Verdict, judge
 from testbed.plan.trials import CellPlan
@@ -39,8 +41,8 @@ from testbed.results.summary import plain
 from testbed.traversal.events import Connected, to_json
 from testbed.traversal.metrics import Limits, Measured, measure
 from testbed.trial.attempt import Attempt, Settings, run_attempt
+from testbed.trial.door import Door
 from testbed.trial.drops import Drops
-from testbed.trial.engine import Door
 from testbed.trial.evidence import end_of
 
 CaptureKept = Literal["failed", "all", "none"]
@@ -64,20 +66,37 @@ class Task:
     """Where its packets go, if they are kept."""
 
 
-def work(task: Task, door: Door) -> None:
-    """Run one trial; the record goes through `door`. Called in a process of its own."""
-    namespaces.enter_world()
-    sys.setswitchinterval(1)  # there is one thread
-    with door.building():
-        try:
-            lab = build(task.blueprint, task.seed)
-        except (TestbedError, OSError) as error:
-            door.result(broken(task, f"the lab could not be built: {error}").to_line())
-            return
-    attempt = run_attempt(lab, task.cell, task.settings, task.seed)
-    report = _stop_wire(lab, attempt)
-    record = _record(task, lab, attempt, report)
-    door.result(record.to_line(), children=report.busy if report is not None else 0)
+class Workshop:
+    """Runs trials in this process, which is its own, one after another."""
+
+    def __init__(self) -> None:
+        namespaces.enter_world()
+        sys.setswitchinterval(1)  # there is one thread
+        self._wire: Wire | None = None
+
+    def __call__(self, task: Task, door: Door) -> None:
+        """Run one trial; the record goes through `door`, then the lab is taken apart."""
+        with closing(namespaces.new_namespace()) as world, world, ExitStack() as scope:
+            with door.building():
+                try:
+                    lab = scope.enter_context(build(task.blueprint, task.seed, wire=self._idle_wire(task.blueprint)))
+                except (TestbedError, OSError) as error:
+                    door.result(broken(task, f"the lab could not be built: {error}").to_line())
+                    return
+            attempt = run_attempt(lab, task.cell, task.settings, task.seed)
+            report = _finish_wire(lab, attempt)
+            record = _record(task, lab, attempt, report)
+            door.result(record.to_line(), children=report.busy if report is not None else 0)
+
+    def _idle_wire(self, blueprint: Blueprint) -> Wire | None:
+        """The wire of the trial before, or a new one where that has died or was left in the middle of its work."""
+        if not blueprint.wires:
+            return None
+        if self._wire is not None and (self._wire.is_carrying or self._wire.is_dead):
+            self._wire.close()
+            self._wire = None
+        self._wire = self._wire or Wire()
+        return self._wire
 
 
 def broken(task: Task, reason: str) -> Record:
@@ -161,12 +180,12 @@ def _path(cell: CellPlan, attempt: Attempt) -> dict[str, tuple[str, ...]]:
     return {**path, "types": tuple(kind.value for kind in claims[cell.controlling].types)}
 
 
-def _stop_wire(lab: Lab, attempt: Attempt) -> WireReport | None:
+def _finish_wire(lab: Lab, attempt: Attempt) -> WireReport | None:
     """Ask the wire how it went; its death in the last moment is the trial's too."""
     if lab.wire is None or attempt.broken is not None:
         return None
     try:
-        report = lab.wire.stop()
+        report = lab.wire.finish()
     except TestbedError as error:
         attempt.broken = str(error)
         return None

@@ -58,13 +58,17 @@ def cables(links: Sequence[Link], seed: int = 1) -> list[WireCable]:
 
 
 @contextmanager
-def wired(*links: Link, seed: int = 1) -> Iterator[tuple[Wire, list[Pair]]]:
-    """A wire that carries frames, and the boxes at the ends of its links."""
+def wired(*links: Link, seed: int = 1, wire: Wire | None = None) -> Iterator[tuple[Wire, list[Pair]]]:
+    """A wire that carries frames, this one or a new one, and the boxes at the ends of its links."""
     with ExitStack() as scope:
         world = _box(scope)
         planned = cables(links, seed)
-        wire = Wire.start(world, planned)
-        scope.callback(wire.close)
+        if wire is None:
+            wire = Wire()
+            scope.callback(wire.close)
+        else:
+            scope.callback(wire.abandon)
+        wire.carry(world, planned)
         pairs = []
         for cable in planned:
             pair = Pair(_box(scope), _box(scope))
@@ -92,7 +96,7 @@ def _box(scope: ExitStack) -> Namespace:
     made = new_namespace()
     scope.callback(made.close)
     with made:
-        sysctl.configure(forwards=False, more={})
+        sysctl.configure(forwards=False)
     return made
 
 

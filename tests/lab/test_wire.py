@@ -11,6 +11,8 @@ import socket
 import struct
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -111,7 +113,7 @@ def test_nothing_arrives_before_its_delay_in_either_direction() -> None:
                 sender.sendto(b"hello", (to, 5000))
                 assert receiver.recv(100) == b"hello"
                 assert time.monotonic_ns() - before >= delay
-        report = wire.stop()
+        report = wire.finish()
     assert (report.sent, report.missing, report.lateness.frames) == (2, 0, 2)
     assert (direction(report, "up").frames, direction(report, "down").frames) == (1, 1)
 
@@ -159,7 +161,7 @@ def test_every_frame_meets_the_fate_that_the_model_says(name: str, impairment: I
             receiver.setblocking(False)
             with pytest.raises(BlockingIOError):
                 receiver.recv(200)
-        report = wire.stop()
+        report = wire.finish()
     did = direction(report, towards)
     copies = [f for frame in fates for f in frame]
     assert did == DirectionReport(
@@ -216,7 +218,7 @@ def test_a_packet_of_the_mtu_passes_whole_and_a_larger_one_is_refused(sentence: 
             with pytest.raises(OSError, match="Message too long") as caught:
                 lower.sendto(payload + b"!", (UPPER, 5000))
             assert caught.value.errno == errno.EMSGSIZE
-        assert wire.stop().missing == 0
+        assert wire.finish().missing == 0
 
 
 @pytest.mark.lab
@@ -255,7 +257,7 @@ def test_tcp_passes_a_line_with_loss() -> None:
                 received = b"".join(iter(lambda: accepted.recv(1 << 16), b""))
         os.waitpid(writer, 0)
         assert received == data
-        assert wire.stop().missing == 0
+        assert wire.finish().missing == 0
 
 
 @pytest.mark.lab
@@ -268,7 +270,7 @@ def test_frames_beyond_the_limit_are_dropped_and_counted() -> None:
                 lower.sendto(numbered(index, 100), (UPPER, 5000))
             upper.sendto(b"behind them", (LOWER, 5000))
             assert lower.recv(100) == b"behind them"
-        report = wire.stop()
+        report = wire.finish()
     assert (direction(report, "up").frames, direction(report, "up").overflow) == (50, 40)
     assert report.missing == 0
 
@@ -284,7 +286,7 @@ def test_links_are_apart() -> None:
         for pair in sockets:
             for opened in pair:
                 opened.close()
-        report = wire.stop()
+        report = wire.finish()
     assert [direction(report, "up", f"cable{index}").frames for index in range(5)] == [1] * 5
 
 
@@ -305,7 +307,7 @@ def test_what_the_kernel_does_not_take_is_counted_by_name() -> None:
         with lower, upper:
             lower.sendto(b"behind them", (UPPER, 5000))
             assert upper.recv(100) == b"behind them"
-        report = wire.stop()
+        report = wire.finish()
     assert report.refused == {"ENOBUFS": 3}
     assert report.missing == 3
 
@@ -326,7 +328,7 @@ def test_a_wire_that_is_killed_is_seen_and_named() -> None:
         assert is_over(wire.fileno())
         assert wire.is_dead
         with pytest.raises(BrokenError, match=r"^the wire process died \(signal 9\)$"):
-            wire.stop()
+            wire.finish()
         assert wire.is_dead
 
 
@@ -338,7 +340,7 @@ def test_a_wire_that_is_interrupted_from_the_terminal_goes_on() -> None:
         with lower, upper:
             lower.sendto(b"still there", (UPPER, 5000))
             assert upper.recv(100) == b"still there"
-        assert wire.stop().sent == 1
+        assert wire.finish().sent == 1
 
 
 @pytest.mark.lab
@@ -348,7 +350,8 @@ def test_a_wire_that_cannot_begin_says_why(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(process, "Engine", refuse)
     namespace = new_namespace()
-    wire = Wire.start(namespace, cables([Link()]))
+    wire = Wire()
+    wire.carry(namespace, cables([Link()]))
     with pytest.raises(BrokenError, match=r"(?s)died \(exit status 1\): .*PermissionError: no packet sockets today$"):
         wire.wait()
     wire.close()
@@ -362,7 +365,7 @@ def test_a_wire_that_does_not_answer_is_ended(monkeypatch: pytest.MonkeyPatch) -
         watching = os.pidfd_open(wire.pid)
         os.kill(wire.pid, signal.SIGSTOP)
         with pytest.raises(BrokenError, match=r"did not answer within 0\.05 s"):
-            wire.stop()
+            wire.finish()
         assert is_over(watching)
         os.close(watching)
 
@@ -370,7 +373,7 @@ def test_a_wire_that_does_not_answer_is_ended(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.lab
 def test_closing_after_stopping_and_closing_twice_do_nothing() -> None:
     with wired(Link()) as (wire, _):
-        wire.stop()
+        wire.finish()
         wire.close()
         assert wire.is_dead
         wire.close()
@@ -378,10 +381,49 @@ def test_closing_after_stopping_and_closing_twice_do_nothing() -> None:
 
 @pytest.mark.lab
 def test_a_wire_holds_no_descriptor_that_is_not_its_own() -> None:
-    """Beyond the standard three: its end of the pair, and the socket that reads and sends."""
+    """Beyond the standard three: its end of the pair, its own namespace, and the socket that reads and sends."""
     with wired(Link()) as (wire, _):
         held = [entry for entry in Path(f"/proc/{wire.pid}/fd").iterdir() if int(entry.name) > 2]
-        assert [entry.readlink().name.partition(":")[0] for entry in held] == ["socket"] * 2
+        assert sorted(entry.readlink().name.partition(":")[0] for entry in held) == ["net", "socket", "socket"]
+
+
+@pytest.mark.lab
+def test_a_wire_carries_for_one_lab_after_another() -> None:
+    """Counts, dice and delays begin anew; what was under way in the lab before is gone."""
+    slow, lossy = Link(up=Impairment(delay=SECOND)), Link(up=Impairment(loss=40 * PERCENT))
+    arrived, reports = [], []
+    with closing(Wire()) as wire:
+        for link in (lossy, slow, lossy):
+            with wired(link, Link(), wire=wire) as (_, [pair, clean]):
+                (lower, upper), (first, last) = pair.sockets(), clean.sockets()
+                with lower, upper, first, last:
+                    for index in range(50):
+                        lower.sendto(numbered(index, 10), (UPPER, 5000))
+                    first.sendto(b"behind them", (UPPER, 5000))
+                    assert last.recv(100) == b"behind them"
+                    upper.setblocking(False)
+                    arrived.append([number(data) for data in waiting(upper)])
+                reports.append(direction(wire.finish(), "up"))
+    assert arrived[0] == arrived[2]
+    assert 0 < len(arrived[0]) < 50
+    assert arrived[1] == []
+    assert reports[0] == reports[2]
+    assert [report.frames for report in reports] == [50] * 3
+
+
+def waiting(opened: socket.socket) -> Iterator[bytes]:
+    """What has arrived at a socket that does not block."""
+    with suppress(BlockingIOError):
+        while True:
+            yield opened.recv(2000)
+
+
+@pytest.mark.lab
+def test_a_wire_that_was_left_in_the_middle_is_ended() -> None:
+    with closing(Wire()) as wire:
+        with wired(Link(), wire=wire):
+            assert wire.is_carrying
+        assert is_over(wire.fileno())
 
 
 @pytest.mark.lab
@@ -391,7 +433,8 @@ def test_a_wire_dies_with_its_parent() -> None:
     parent = os.fork()
     if parent == 0:
         try:
-            wire = Wire.start(namespace, cables([Link()]))
+            wire = Wire()
+            wire.carry(namespace, cables([Link()]))
             wire.wait()
             os.write(writing, struct.pack("=I", wire.pid))
             signal.pause()

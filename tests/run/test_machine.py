@@ -7,7 +7,7 @@ import os
 import pty
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -157,9 +157,9 @@ def test_a_machine_without_room_for_processes_is_said(tmp_path: Path) -> None:
 
         start_one = engine.Engine._start
 
-        def start_refused(self: engine.Engine[Any], task: object) -> None:
+        def start_refused(self: engine.Engine[Any], tasks: Sequence[object], number: int) -> None:
             setattr(os, "fork", fork)  # noqa: B010  # mypy knows that it is another function
-            start_one(self, task)
+            start_one(self, tasks, number)
 
         setattr(engine.Engine, "_start", start_refused)  # noqa: B010
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
-from collections.abc import Callable
 
 import pytest
 
-from testbed.trial.engine import Door, Engine, Finished
+from testbed.trial.door import Door, Work
+from testbed.trial.engine import Engine, Finished
 from testbed.trial.pace import Pace
-
-Work = Callable[[str, Door], None]
 
 
 def answer(task: str, door: Door) -> None:
@@ -38,14 +37,16 @@ def hang(_: str, door: Door) -> None:
         signal.pause()
 
 
-def run(work: Work, tasks: list[str], *, jobs: int = 4, builders: int = 2, limit: float = 30.0) -> list[Finished[str]]:
+def run(
+    work: Work[str], tasks: list[str], *, jobs: int = 4, builders: int = 2, limit: float = 30.0
+) -> list[Finished[str]]:
     engine: Engine[str] = Engine(
-        work, pace=Pace(2, jobs), kind=str, builders=builders, limit=lambda _: limit, tick=0.01
+        lambda: work, pace=Pace(2, jobs), kind=str, builders=builders, limit=lambda _: limit, tick=0.01
     )
     return list(engine.run(tasks))
 
 
-DEATHS: list[tuple[str, Work, float, str]] = [
+DEATHS: list[tuple[str, Work[str], float, str]] = [
     ("a worker that is killed says by which signal", die, 30.0, "died (signal 9)"),
     ("a worker that raises says what", raise_error, 30.0, "ValueError: no such luck"),
     ("a worker that leaves without a word says with which status", say_nothing, 30.0, "without a result (status 3)"),
@@ -54,7 +55,7 @@ DEATHS: list[tuple[str, Work, float, str]] = [
 
 
 @pytest.mark.parametrize(("sentence", "work", "limit", "reason"), DEATHS, ids=[row[0] for row in DEATHS])
-def test_death(sentence: str, work: Work, limit: float, reason: str) -> None:
+def test_death(sentence: str, work: Work[str], limit: float, reason: str) -> None:
     found = run(work, ["a", "b", "c"], limit=limit)
     assert sorted(finished.task for finished in found) == ["a", "b", "c"]
     for finished in found:
@@ -103,7 +104,7 @@ def test_leaving_early_ends_the_workers() -> None:
         os.write(writing, os.getpid().to_bytes(4, "little"))
         hang(task, door)
 
-    engine: Engine[str] = Engine(work, pace=Pace(2, 3), kind=str, builders=3, limit=lambda _: 30.0, tick=0.01)
+    engine: Engine[str] = Engine(lambda: work, pace=Pace(2, 3), kind=str, builders=3, limit=lambda _: 30.0, tick=0.01)
     running = engine.run(["second", "third", "first"])
     next(running)
     pids += [int.from_bytes(os.read(reading, 4), "little") for _ in range(2)]
@@ -113,3 +114,43 @@ def test_leaving_early_ends_the_workers() -> None:
             os.kill(pid, 0)
     os.close(reading)
     os.close(writing)
+
+
+def test_a_process_runs_task_after_task_and_keeps_its_workshop() -> None:
+    """One task runs at a time; while its process cleans up, up to three others may be cleaning up as well."""
+
+    def workshop() -> Work[str]:
+        done: list[str] = []
+
+        def work(task: str, door: Door) -> None:
+            done.append(task)
+            answer(f"{os.getpid()} {' '.join(done)}", door)
+
+        return work
+
+    tasks = [str(number) for number in range(40)]
+    engine: Engine[str] = Engine(workshop, pace=Pace(2, 1), kind=str, builders=1, limit=lambda _: 30.0, tick=0.01)
+    said = dict((finished.payload or b"").decode().split(" ", 1) for finished in engine.run(tasks))
+    assert len(said) <= 4
+    assert sorted(" ".join(said.values()).split()) == sorted(tasks)
+
+
+def test_a_process_that_is_killed_between_two_tasks_takes_none_with_it() -> None:
+    engine: Engine[str] = Engine(
+        lambda: lambda _, door: answer(str(os.getpid()), door),
+        pace=Pace(2, 1),
+        kind=str,
+        builders=1,
+        limit=lambda _: 30.0,
+        tick=0.01,
+    )
+    running, ended = engine.run(["a", "b"]), []
+    ended.append(next(running))
+    pid = int(ended[0].payload or b"0")
+    watching = os.pidfd_open(pid)
+    os.kill(pid, signal.SIGKILL)
+    select.select([watching], [], [])
+    os.close(watching)
+    ended += running
+    assert [finished.died for finished in ended] == [None, None]
+    assert ended[0].payload != ended[1].payload

@@ -19,7 +19,7 @@ def pace(jobs: int | None = None) -> Pace:
 
 
 ROWS: list[tuple[str, int | None, str, int]] = [
-    ("before anything is known, four a core", None, NEW_CELL, 8),
+    ("a new cell is taken for the mean of the others", None, NEW_CELL, 5),
     ("busy trials are few, but never so few that a core would wait", None, BUSY_CELL, 4),
     ("waiting ones are many", None, WAITING_CELL, 32),
     ("a number that was asked for is the number", 5, WAITING_CELL, 5),
@@ -34,6 +34,12 @@ def test_most_at_once(sentence: str, jobs: int | None, cell: str, most: int) -> 
     while one.allows(running, cell):
         running.append(cell)
     assert len(running) == most, sentence
+
+
+def test_before_anything_is_known_there_are_six_a_core() -> None:
+    one = Pace(2)
+    assert one.allows([NEW_CELL] * 11, NEW_CELL)
+    assert not one.allows([NEW_CELL] * 12, NEW_CELL)
 
 
 def test_never_more_than_so_many_a_core() -> None:
@@ -54,5 +60,18 @@ def test_an_estimate_follows_what_is_seen_and_forgets_a_single_outlier() -> None
 
 def test_a_trial_that_took_no_time_teaches_nothing() -> None:
     one = pace()
+    before = one.share(NEW_CELL)
     one.learn(NEW_CELL, 5, 0)
-    assert one.share(NEW_CELL) == Pace(2).share(NEW_CELL)
+    assert one.share(NEW_CELL) == before
+
+
+FIRST: list[tuple[str, list[str], int]] = [
+    ("what takes longest goes first", [BUSY_CELL, WAITING_CELL, BUSY_CELL], 1),
+    ("among equals the order stands", [BUSY_CELL, BUSY_CELL], 0),
+    ("what nobody knows goes before all", [WAITING_CELL, NEW_CELL, WAITING_CELL], 1),
+]
+
+
+@pytest.mark.parametrize(("sentence", "cells", "number"), FIRST, ids=[row[0] for row in FIRST])
+def test_which_starts_first(sentence: str, cells: list[str], number: int) -> None:
+    assert pace().first(cells) == number, sentence

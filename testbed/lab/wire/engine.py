@@ -186,6 +186,10 @@ class Engine:
         """Frames that found no room."""
         return self._tap.drops()
 
+    def close(self) -> None:
+        """Let go of the namespace; the kernel waits for a grace period."""
+        self._tap.close()
+
 
 def is_control(frame: bytes) -> bool:
     """Whether a frame is the kernel's own: ARP, IGMP, and of ICMPv6 neighbour discovery and group membership."""

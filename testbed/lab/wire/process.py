@@ -1,32 +1,39 @@
-"""The process that is the wire of one lab.
+"""The process that is the wire of one lab after another.
 
-Rule 1: it is forked from a parent that has imported everything, and starts while the parent goes on building.
-Rule 2: it holds the wire's namespace, its packet socket and its end of a socket pair, and no other descriptor: no box
-        of the lab lives longer because of it.
-Rule 3: it dies with its parent, by whatever signal. It ends when its end of the pair reads the end of the stream, says
-        what it did, and leaves by `os._exit`: nothing of the parent's runs a second time.
+Rule 1: it is forked from a parent that has imported everything, once for all labs that the parent makes: after a fork
+        both sides pay for every page that either of them touches.
+Rule 2: while it carries, it holds the wire's namespace and its packet socket; else its end of a socket pair and a
+        namespace of its own, and no other descriptor: no box of a lab lives longer because of it.
+Rule 3: it dies with its parent, by whatever signal, and ends when its end of the pair reads the end of the stream, by
+        `os._exit`: nothing of the parent's runs a second time.
 Rule 4: its death shows as silence on every link, which looks like a network that is down. So whoever has a wire watches
         its pidfd, and a wire that died is a broken lab.
+
+A message, either way, is one byte of kind, four of length, and the payload.
 """
 
 from __future__ import annotations
 
 import gc
 import os
+import pickle
 import signal
 import socket
+import struct
 import time
 import traceback
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 
 from testbed.errors import BrokenError
-from testbed.lab.namespaces import CLONE_NEWNET, Namespace, setns
+from testbed.lab.namespaces import CLONE_NEWNET, Namespace, own_namespace, setns
 from testbed.lab.processes import die_with_parent, is_dead, wake_on_time
 from testbed.lab.wire.engine import Engine, WireCable
 from testbed.lab.wire.report import WireReport
 from testbed.link.model import LINK_HEADER
 
+_HEADER = struct.Struct("!cI")
+_CARRY, _FINISH = b"C", b"F"
 _READY, _REPORT, _ERROR = b"+", b"R", b"E"
 _ANSWER_WITHIN = 10.0
 _ROOM = 16 << 20
@@ -34,31 +41,36 @@ _ROOM = 16 << 20
 
 
 class Wire:
-    """A running wire: `start` it, `wait` until it carries frames, `stop` it to learn what it did, or `close` it."""
+    """A process that carries frames for one lab after another: `carry`, `wait` until it does, `finish`; or `close`."""
 
-    def __init__(self, pid: int, pidfd: int, control: socket.socket) -> None:
-        self.pid = pid
-        self._pidfd = pidfd
-        self._control = control
+    def __init__(self) -> None:
+        """Fork it; for now it carries nothing."""
+        parent = os.getpid()
+        self._control, its = socket.socketpair()
+        self.pid = os.fork()
+        if self.pid == 0:
+            _live(parent, its)
+        its.close()
+        self._pidfd = os.pidfd_open(self.pid)
+        self.is_carrying = False
+        """Whether it has begun, and not finished in order."""
 
-    @classmethod
-    def start(cls, namespace: Namespace, cables: Sequence[WireCable]) -> Wire:
-        """Fork the process and come back at once; `wait` before frames are sent.
+    def carry(self, namespace: Namespace, cables: Sequence[WireCable]) -> None:
+        """Begin, and come back at once; `wait` before frames are sent. Raises BrokenError where it is dead.
 
         The cables' devices may be made later, by these indexes.
         """
-        parent = os.getpid()
-        ours, its = socket.socketpair()
-        pid = os.fork()
-        if pid == 0:
-            _live(parent, namespace.fd, cables, its)
-        its.close()
-        return cls(pid, os.pidfd_open(pid), ours)
+        self.is_carrying = True
+        payload = pickle.dumps(list(cables))
+        try:
+            socket.send_fds(self._control, [_HEADER.pack(_CARRY, len(payload))], [namespace.fd])
+            self._control.sendall(payload)
+        except OSError:
+            raise self._death() from None
 
     def wait(self) -> None:
         """Return once it carries frames. Raises BrokenError where it died or cannot."""
-        if (answer := self._receive(1)) != _READY:
-            raise self._death(answer + self._receive_all())
+        self._receive(_READY)
 
     def fileno(self) -> int:
         """A pidfd: readable when the process is dead."""
@@ -69,56 +81,54 @@ class Wire:
         """Whether the process has ended."""
         return self._pidfd < 0 or is_dead(self._pidfd)
 
-    def stop(self) -> WireReport:
-        """End it, and learn what it did. Raises BrokenError where it had died before.
+    def finish(self) -> WireReport:
+        """Carry no more, and learn what it did. Raises BrokenError where it had died before.
 
-        The process is gone some 20 ms later: the kernel waits for grace periods when it closes packet sockets.
-        `close` waits for that; whoever is about to end anyway need not.
+        The process lets go of the namespace some 20 ms later: the kernel waits for grace periods when it closes packet
+        sockets. Whoever is about to `carry` again need not wait for that.
         """
-        self._control.shutdown(socket.SHUT_WR)
-        answer = self._receive_all()
-        if not answer.startswith(_REPORT):
-            raise self._death(answer)
-        return WireReport.from_json(answer[1:].decode())
+        with suppress(OSError):  # what it died of is in what it has said
+            self._control.sendall(_HEADER.pack(_FINISH, 0))
+        report = WireReport.from_json(self._receive(_REPORT).decode())
+        self.is_carrying = False
+        return report
+
+    def abandon(self) -> None:
+        """End the process without waiting, if it is carrying: nobody will ask how it went."""
+        if self.is_carrying:
+            self._kill()
 
     def close(self) -> None:
-        """End it, if it has not ended, without a word, and wait until it is gone. Twice does nothing."""
-        self.kill()
+        """End the process, if it has not ended, without a word, and wait until it is gone. Twice does nothing."""
+        self._kill()
         if self._pidfd >= 0:
             os.waitpid(self.pid, 0)
             self._close()
 
-    def kill(self) -> None:
-        """End it without waiting; `close` does."""
+    def _kill(self) -> None:
         if self._pidfd >= 0:
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
-    def _receive(self, most: int) -> bytes:
+    def _receive(self, expected: bytes) -> bytes:
+        """The payload of the next message. Raises BrokenError where it is another one, or none."""
         self._control.settimeout(_ANSWER_WITHIN)
         try:
-            return self._control.recv(most)
+            message = _read(self._control)
         except TimeoutError as error:
             self.close()
             raise BrokenError(f"the wire process did not answer within {_ANSWER_WITHIN:g} s") from error
-        except ConnectionResetError:  # it died with something unread
-            return b""
+        if message is not None and message[0] == expected:
+            return message[1]
+        raise self._death(message[1] if message is not None else b"")
 
-    def _receive_all(self) -> bytes:
-        parts = []
-        while part := self._receive(1 << 16):
-            parts.append(part)
-        return b"".join(parts)
-
-    def _death(self, words: bytes) -> BrokenError:
+    def _death(self, words: bytes = b"") -> BrokenError:
         _, status = os.waitpid(self.pid, 0)
         self._close()
         code = os.waitstatus_to_exitcode(status)
         if code < 0:
             return BrokenError(f"the wire process died (signal {-code})")
-        return BrokenError(
-            f"the wire process died (exit status {code}): {words.removeprefix(_ERROR).decode()}".rstrip(": ")
-        )
+        return BrokenError(f"the wire process died (exit status {code}): {words.decode()}".rstrip(": "))
 
     def _close(self) -> None:
         self._control.close()
@@ -126,33 +136,78 @@ class Wire:
         self._pidfd = -1
 
 
+def _send(control: socket.socket, kind: bytes, payload: bytes) -> None:
+    control.sendall(_HEADER.pack(kind, len(payload)) + payload)
+
+
+def _read(control: socket.socket) -> tuple[bytes, bytes] | None:
+    """The next message whole; None where the other end is gone."""
+    header = _read_exactly(control, _HEADER.size)
+    if header is None:
+        return None
+    kind, length = _HEADER.unpack(header)
+    payload = _read_exactly(control, length)
+    return None if payload is None else (kind, payload)
+
+
+def _read_exactly(control: socket.socket, length: int) -> bytes | None:
+    data = b""
+    while len(data) < length:
+        try:
+            part = control.recv(length - len(data))
+        except ConnectionResetError:  # it died with something unread
+            return None
+        if not part:
+            return None
+        data += part
+    return data
+
+
 # ---------------------------------------------------------------------------- the child
 
 
-def _live(parent: int, namespace: int, cables: Sequence[WireCable], control: socket.socket) -> None:
+def _live(parent: int, control: socket.socket) -> None:
     """The whole life of the process; never returns."""
     status = 1
     try:
         die_with_parent(parent)
-        _keep_only(namespace, control.fileno())
+        _keep_only(control.fileno())
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches us too; the parent says when to stop
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         gc.disable()  # nothing in the loop makes cycles
         wake_on_time()
-        setns(namespace, CLONE_NEWNET)
-        os.close(namespace)
-        engine = _make_engine(cables)
         scheduling = _come_first()
-        control.sendall(_READY)
-        engine.run(until=control.fileno())
-        control.sendall(_REPORT + _report(engine, scheduling).to_json().encode())
+        home = own_namespace()
+        while (order := _read_order(control)) is not None:
+            _carry(*order, control, scheduling)
+            setns(home.fd, CLONE_NEWNET)
         status = 0
     except BaseException:  # whatever it is, the parent must hear of it, and must not go on in two processes
-        control.sendall(_ERROR + traceback.format_exc().encode())
+        _send(control, _ERROR, traceback.format_exc().encode())
     finally:
-        control.close()  # before the engine's sockets, whose closing takes its time
         os._exit(status)
+
+
+def _read_order(control: socket.socket) -> tuple[int, list[WireCable]] | None:
+    """The next namespace, as a descriptor, and its cables; None at the end."""
+    header, descriptors, _, _ = socket.recv_fds(control, _HEADER.size, 1)
+    if not header:
+        return None
+    _, length = _HEADER.unpack(header)
+    return descriptors[0], pickle.loads(control.recv(length, socket.MSG_WAITALL))
+
+
+def _carry(namespace: int, cables: Sequence[WireCable], control: socket.socket, scheduling: str) -> None:
+    """Carry frames until there is a message: it says to finish, or the parent is gone."""
+    before = time.process_time_ns()
+    setns(namespace, CLONE_NEWNET)
+    os.close(namespace)
+    with closing(_make_engine(cables)) as engine:
+        _send(control, _READY, b"")
+        engine.run(until=control.fileno())
+        _read(control)
+        _send(control, _REPORT, _report(engine, scheduling, time.process_time_ns() - before).to_json().encode())
 
 
 def _make_engine(cables: Sequence[WireCable]) -> Engine:
@@ -160,10 +215,10 @@ def _make_engine(cables: Sequence[WireCable]) -> Engine:
     return Engine(cables, largest, _ROOM)
 
 
-def _report(engine: Engine, scheduling: str) -> WireReport:
+def _report(engine: Engine, scheduling: str, busy: int) -> WireReport:
     return WireReport(
         scheduling=scheduling,
-        busy=time.process_time_ns(),
+        busy=busy,
         sent=engine.sent,
         unread=engine.drops(),
         truncated=engine.truncated,

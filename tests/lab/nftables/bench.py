@@ -61,7 +61,8 @@ class Bench:
         self._connect()
         for place, forwards in ((self.nat, True), (self.inside, False), (self.outside, False)):
             with place:
-                sysctl.configure(forwards=forwards, more=SETTINGS)
+                sysctl.configure(forwards=forwards)
+                sysctl.write(SETTINGS)
         with self.nat:
             self.log = scope.enter_context(DropLog(room=room))
             prepare(translation).load(seed)
