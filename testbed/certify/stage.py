@@ -89,12 +89,9 @@ class Stage:
     def _open(self) -> None:
         self._tokens, self._echoes = count(1), count(1)
         self._sockets: dict[Endpoint, socket.socket] = {}
-        for name, box in self.lab.boxes.items():
+        for box in self.lab.boxes.values():
             with box:
-                # Errors without a limit: here each one is asked for.
-                sysctl.configure(
-                    forwards=self.lab.blueprint.network.boxes[name].forwards, more={"ipv4/icmp_ratelimit": "0"}
-                )
+                sysctl.write({"ipv4/icmp_ratelimit": "0"})  # here each error is asked for
         self._pinger = self.raw(HOSTS[0], socket.IPPROTO_ICMP)
         self._pinger.settimeout(PATIENCE)
         self._stun = StunServer(self.servers, STUN_PORTS)

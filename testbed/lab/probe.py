@@ -129,7 +129,7 @@ def _settings() -> Capability:
 def _try_settings() -> None:
     from testbed.lab import sysctl
 
-    sysctl.configure(forwards=True, more={})
+    sysctl.configure(forwards=True)
 
 
 def _libnftables() -> Capability:

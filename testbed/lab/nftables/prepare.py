@@ -30,11 +30,6 @@ class Prepared:
     translation: Translation
     recording: Recording
 
-    @property
-    def sysctls(self) -> Mapping[str, str]:
-        """Settings that the rules need, path below /proc/sys/net -> value: none, timeouts are in the rules."""
-        return {}
-
     def load(self, seed: int) -> None:
         """Make the rules, active at once, in the namespace that the thread is in. Raises BrokenError, MachineError."""
         with Netfilter() as netfilter:
