@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import classic, lab, many_nats, start, wire
+from benchmarks import classic, datapath, lab, many_nats, start, wire
 
 BENCHMARKS = {
     "start": ("testbed --help beside click alone", start.main),
     "lab": ("a lab built and gone, beside ip -batch with nft -f, and Mininet where it is installed", lab.main),
     "many_nats": ("200 NATs in one lab", many_nats.main),
+    "datapath": ("a packet's way through an explicit NAT, beside plain masquerade", datapath.main),
     "wire": ("the exactness of our own links, beside a plain veth", wire.main),
     "classic": ("480 trials over 16 pairs of NATs, with either agent", classic.main),
 }

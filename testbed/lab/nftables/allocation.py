@@ -1,11 +1,13 @@
 """A mapping is looked up or made: the postrouting hook just before the kernel's source translation.
 
-Rule 1: the packet's own source fields are the scratch registers. A candidate external endpoint is written there, so
+Rule 1: only a flow's first packet is looked at, for a chain of type nat sees no other: the rest is decided.
+Rule 2: the packet's own source fields are the scratch registers. A candidate external endpoint is written there, so
         that one expression asks whether it is free and another enters it; the translation that follows writes the
         fields again, from the map (nf_nat_manip_pkt knows the tuple, not the packet).
-Rule 2: candidates come from one stream for each protocol (dice.py). A chain draws the next one; as its counter
+Rule 3: candidates come from one stream for each protocol (dice.py). A chain draws the next one; as its counter
         belongs to the rule, every attempt of every packet continues the same stream.
-Rule 3: an attempt that finds a free endpoint but no room in the map says table-full; when every attempt has found
+Rule 4: a packet for which a mapping was made is marked, so that what comes after need not look (renewal.py).
+Rule 5: an attempt that finds a free endpoint but no room in the map says table-full; when every attempt has found
         its endpoint taken, port-exhausted.
 
 `udp sport set (EXPRESSION) << 16` is how nft 1.0 writes a 32-bit number into a port: it converts all four bytes to
@@ -19,7 +21,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 
 from testbed.lab.nftables.dice import PROTOCOLS, window
-from testbed.lab.nftables.engine import Engine, dispatch, write
+from testbed.lab.nftables.engine import MADE, Engine, dispatch, write
 from testbed.lab.nftables.keys import Fields, remote
 from testbed.lab.nftables.table import Table, drop
 from testbed.nat.ports import COUNTED
@@ -70,7 +72,7 @@ def add_allocation(table: Table, engine: Engine) -> None:
     if engine.hairpins_translated:
         hairpinned = f"{engine.leaves('lan')} ct status dnat ip saddr {engine.inside}"
         rules.append(f"{hairpinned} {dispatch('assign')}")
-    table.chain("assign", rules, hook="filter hook postrouting priority 90; policy accept")
+    table.chain("assign", rules, hook="nat hook postrouting priority 90; policy accept")
     for protocol in PROTOCOLS:
         _assign(table, engine, Fields(protocol), made)
         _attempts(table, engine, Fields(protocol), bool(made))
@@ -79,24 +81,20 @@ def add_allocation(table: Table, engine: Engine) -> None:
 
 def _assign(table: Table, engine: Engine, fields: Fields, made: list[Block]) -> None:
     protocol, ports = fields.protocol, engine.profile.ports
-    out, known, answer = f"out_{protocol}", fields.first(engine.mapping), fields.outbound(engine.mapping)
-
-    def keep(key: str, mine: str = "") -> list[str]:
-        if engine.profile.refresh is Refresh.INBOUND:
-            return [f"{mine}{key} @{out} accept"]
-        return [
-            f"{mine}{timer.when}{key} @{out} {write('update', out, key, fields.source, timer.lifetime)} accept"
+    out, key = f"out_{protocol}", fields.first(engine.mapping)
+    if engine.profile.refresh is Refresh.INBOUND:
+        known = [f"{fields.known}{key} @{out} accept"]
+    else:
+        known = [
+            f"{fields.known}{timer.when}{key} @{out} {write('update', out, key, fields.source, timer.lifetime)} accept"
             for timer in engine.timers(protocol)
         ]
-
-    table.chain(f"answer_{protocol}", [*keep(answer), "accept"])
     preserved = [] if not ports.preserve else _take(engine, fields, _within(engine, bool(made)))
     drawn = [f"jump attempts_{protocol}"] * _FAN
     table.chain(
         f"assign_{protocol}",
         [
-            f"ct direction reply goto answer_{protocol}",
-            *keep(known, fields.known),
+            *known,
             *([NOTE_WITHOUT_CHECKSUM] if protocol == "udp" else []),
             *_choose_address(engine, made),
             *preserved,
@@ -125,12 +123,13 @@ def _take(engine: Engine, fields: Fields, within: str) -> list[str]:
         free = fields.known + within
         old = (
             write("delete", f"back_{protocol}", owned, host),
-            write("delete", f"zone_in_{protocol}", owned, "ct zone"),
+            write("delete", f"{engine.zone_in}_{protocol}", owned, "ct zone"),
         )
         enter = " ".join((*old, enter))
     else:
         free = f"{fields.known}{within}{owned} != @back_{protocol} "
-    return [f"{free}{make} {enter} accept", f"{free}{drop('table-full')}"]
+    translated = f"meta mark set {MADE[protocol]:#x} snat ip to ip saddr : th sport"
+    return [f"{free}{make} {enter} {translated}", f"{free}{drop('table-full')}"]
 
 
 def _attempts(table: Table, engine: Engine, fields: Fields, has_blocks: bool) -> None:

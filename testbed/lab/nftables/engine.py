@@ -12,6 +12,8 @@ from testbed.lab.nftables.timers import Timer, timers
 from testbed.plan.network import Translation
 from testbed.spec.profile import Dependence, Hairpinning, NatProfile, Refresh
 
+MADE = {"udp": 0x8000_0011, "tcp": 0x8000_0006}
+"""The mark of a packet for which a mapping has just been made. (Marks end with the namespace: skb_scrub_packet.)"""
 HAIRPIN_ZONE = 65001
 """One past the zones that mappings are given."""
 
@@ -55,6 +57,24 @@ class Engine:
     def filters(self) -> bool:
         """Whether there are permissions; where everything may come in, a mapping is permission enough."""
         return self.filtering is not Dependence.ENDPOINT_INDEPENDENT
+
+    @property
+    def admission(self) -> Dependence:
+        """What of the remote stands beside the external endpoint in the key of what may come in: filter and owner."""
+        return self.filtering if self.filters else self.owner
+
+    @property
+    def zones_by_endpoint(self) -> bool:
+        """Whether an external endpoint must lead to its zone without the remote, which the filter wants to know.
+
+        So it is where an endpoint may change hands, and where inside hosts come by it unfiltered.
+        """
+        return self.filters and (self.shares_endpoints or (self.hairpins and not self.hairpins_translated))
+
+    @property
+    def zone_in(self) -> str:
+        """The map that leads from an external endpoint to its zone; where there is no filter, that is `permit`."""
+        return "zone_in" if self.filters else "permit"
 
     @property
     def answers_by_session(self) -> bool:

@@ -3,20 +3,21 @@
 Rule 1: all state is in maps whose entries time out, one of each for UDP and for TCP:
           out      inside endpoint [and remote]        -> external endpoint    the mapping
           back     external endpoint                   -> inside endpoint      its reverse; what is free is not in it
-          permit   external endpoint [and remote]                              who may send in (absent where all may)
-          zone_out, zone_in, zone_session              -> connection tracking zone
+          permit   external endpoint [and remote]      -> connection tracking zone   who may send in
+          zone_out, zone_session, zone_in              -> the same, for a packet from inside, for answers by session,
+                                                          and where an endpoint alone must lead to it (engine.py)
           zone_error, zone_inner                       -> the same, for ICMP errors from outside and from inside
+          hot    a flow in one direction               its entries have just been renewed
 Rule 2: connection tracking only rewrites. A mapping has a zone of its own there: without that, an inside endpoint and
         a remote could have one translation only, and an answer would leave by whatever mapping came first.
 Rule 3: what the filter refuses is dropped before connection tracking sees it, and leaves no trace.
 Rule 4: an entry is made and renewed by the packet that passes, in the order of the hooks:
 
   prerouting  -300  sort       the filter for what comes in; the zone for both directions
-  prerouting  -150  flow_timeouts
-  prerouting  -100  inward     destination translation through `back`
+  prerouting  -100  inward     of a flow's first packet: its timeouts, destination translation through `back`
   forward        0  through    renewal by what comes in (renewal.py)
-  postrouting   90  assign     the mapping is looked up or made (allocation.py)
-  postrouting  100  outward    source translation through `out`
+  postrouting   90  assign     of a flow's first packet: the mapping is looked up or made (allocation.py)
+  postrouting  100  outward    of a flow's first packet: source translation through `out`
   postrouting  110  enter      the packet shows its external endpoint: the other entries are made and renewed
 
 What is not pretty: `ct zone` cannot be read before connection tracking, so a new mapping is given the next zone there
@@ -31,7 +32,7 @@ from testbed.lab.nftables.dice import PROTOCOLS, Words
 from testbed.lab.nftables.engine import HAIRPIN_ZONE, Engine
 from testbed.lab.nftables.keys import ENDPOINT, REMOTE_TYPES, Fields
 from testbed.lab.nftables.native import unsolicited
-from testbed.lab.nftables.renewal import add_entering, add_renewal
+from testbed.lab.nftables.renewal import add_entering, add_renewal, declare_hot, pass_hot
 from testbed.lab.nftables.table import ICMP_ERRORS, Table, drop
 from testbed.lab.nftables.timers import declare_timeouts, lifetime, use_timeouts
 from testbed.plan.network import Translation
@@ -84,14 +85,15 @@ def _declare_maps(table: Table, engine: Engine, fields: Fields) -> None:
     owned = ENDPOINT + REMOTE_TYPES[engine.owner]
     declare("map", "out", f"type {keys} : {ENDPOINT}", mappings_limit(engine))
     declare("map", "back", f"type {owned} : {ENDPOINT}")
-    if engine.filters:
-        declare("set", "permit", f"type {ENDPOINT}{REMOTE_TYPES[engine.filtering]}")
+    declare("map", "permit", f"typeof {fields.inbound(engine.admission)} : ct zone")
     declare("map", "zone_out", f"typeof {fields.outbound(engine.mapping)} : ct zone")
-    declare("map", "zone_in", f"typeof {fields.inbound(engine.owner)} : ct zone")
+    if engine.zones_by_endpoint:
+        declare("map", "zone_in", f"typeof {fields.inbound(engine.owner)} : ct zone")
     declare("map", "zone_error", f"typeof ip daddr . {_INNER_SOURCE_PORT} : ct zone")
     declare("map", "zone_inner", f"typeof ip saddr . {_INNER_TARGET_PORT} . ip daddr . {_INNER_SOURCE_PORT} : ct zone")
     if engine.answers_by_session:
         declare("map", "zone_session", f"typeof {_session(fields, 'out')} : ct zone")
+    declare_hot(table, engine, protocol)
 
 
 def _session(fields: Fields, way: str) -> str:
@@ -103,31 +105,34 @@ def _session(fields: Fields, way: str) -> str:
 
 
 def _add_sorting(table: Table, engine: Engine) -> None:
-    lan, wan = engine.came("lan"), engine.came("wan")
-    from_inside = f"{lan} ip saddr {engine.inside}"
-    to_itself = f"{from_inside} ip daddr {engine.external}"
-    blocked = drop("udp-blocked")
-    rules = [f"{lan} ip daddr {engine.inside} accept"]
-    if engine.profile.udp_blocked:
-        rules += [
-            f"{from_inside} meta l4proto udp {blocked}",
-            f"{wan} ip daddr {engine.external} meta l4proto udp {blocked}",
-        ]
+    itself = f"ip daddr {engine.external}"
+    blocked = [f"meta l4proto udp {drop('udp-blocked')}"] if engine.profile.udp_blocked else []
+    hairpins: list[str] = []
     if not engine.hairpins:
-        rules.append(f"{to_itself} meta l4proto {{ udp, tcp }} {drop('hairpin-refused')}")
+        hairpins.append(f"{itself} meta l4proto {{ udp, tcp }} {drop('hairpin-refused')}")
     elif engine.has_hairpin_zone:
-        rules.append(f"{to_itself} meta l4proto {{ udp, tcp }} ct zone set {HAIRPIN_ZONE} accept")
+        hairpins.append(f"{itself} meta l4proto {{ udp, tcp }} ct zone set {HAIRPIN_ZONE} accept")
     elif not engine.hairpins_translated:  # a sender may reach one host by several mappings: by the zone of each
         arrived = Fields("udp").inbound(engine.owner)
-        rules += [f"{to_itself} meta l4proto {q} ct zone set {arrived} map @zone_in_{q} accept" for q in PROTOCOLS]
-    rules.append(
-        f"{from_inside} meta l4proto vmap {{ udp : goto leave_udp, tcp : goto leave_tcp, icmp : goto error_out }}"
+        hairpins += [
+            f"{itself} meta l4proto {q} ct zone set {arrived} map @{engine.zone_in}_{q} accept" for q in PROTOCOLS
+        ]
+    table.chain(
+        "sort",
+        [f"{engine.came('lan')} goto sort_leaving", f"{engine.came('wan')} {itself} goto sort_coming"],
+        hook="filter hook prerouting priority -300; policy accept",
     )
-    rules.append(
-        f"{wan} ip daddr {engine.external} meta l4proto vmap "
-        "{ udp : goto come_udp, tcp : goto come_tcp, icmp : goto error_in }"
+    table.chain(
+        "sort_leaving",
+        [
+            f"ip daddr {engine.inside} accept",
+            f"ip saddr != {engine.inside} accept",
+            *blocked,
+            *hairpins,
+            *_by_protocol("leave", "error_out"),
+        ],
     )
-    table.chain("sort", rules, hook="filter hook prerouting priority -300; policy accept")
+    table.chain("sort_coming", [*blocked, *_by_protocol("come", "error_in")])
     inner = {q: f"{ICMP_ERRORS} {_INNER_PROTOCOL} {number} ct zone set" for q, number in _PROTOCOL_NUMBERS.items()}
     came_in, sent_on = (
         f"ip daddr . {_INNER_SOURCE_PORT}",
@@ -137,6 +142,11 @@ def _add_sorting(table: Table, engine: Engine) -> None:
     table.chain("error_out", [f"{inner[q]} {sent_on} map @zone_inner_{q} accept" for q in PROTOCOLS])
     for protocol in PROTOCOLS:
         _sort_protocol(table, engine, Fields(protocol))
+
+
+def _by_protocol(name: str, errors: str) -> list[str]:
+    """Go to the chain of the packet's protocol: the first of few comparisons is cheaper than a look into a map."""
+    return [*(f"meta l4proto {q} goto {name}_{q}" for q in PROTOCOLS), f"meta l4proto icmp goto {errors}"]
 
 
 def _sort_protocol(table: Table, engine: Engine, fields: Fields) -> None:
@@ -151,43 +161,45 @@ def _sort_protocol(table: Table, engine: Engine, fields: Fields) -> None:
             f"ct zone set numgen inc mod {_ZONES} offset 1",
         ],
     )
-    owned = fields.inbound(engine.owner)
-    admitted = (
-        f"{fields.inbound(engine.filtering)} @permit_{protocol}" if engine.filters else f"{owned} @back_{protocol}"
-    )
-    known = [f"{owned} @back_{protocol} goto refuse_{protocol}"] if engine.filters else []
-    table.chain(
-        f"come_{protocol}",
-        [f"{admitted} goto admit_{protocol}", *known, *unsolicited(engine.profile.unsolicited, "no-mapping")],
-    )
-    if known:
+    owned, admitted = fields.inbound(engine.owner), f"{fields.inbound(engine.admission)} @permit_{protocol}"
+    if engine.zones_by_endpoint:
+        admit = [f"{admitted} ct zone set {owned} map @zone_in_{protocol} accept"]
+    else:
+        admit = [f"ct zone set {fields.inbound(engine.admission)} map @permit_{protocol} accept"]
+    if engine.filters:
+        admit.append(f"{owned} @back_{protocol} goto refuse_{protocol}")
         table.chain(f"refuse_{protocol}", unsolicited(engine.profile.unsolicited, "no-permission"))
-    table.chain(f"admit_{protocol}", [f"ct zone set {owned} map @zone_in_{protocol}"])
+    else:  # of a mapping that was made towards another inside host there is no more than this
+        admit.append(f"{owned} @back_{protocol} accept")
+    table.chain(f"come_{protocol}", [*admit, *unsolicited(engine.profile.unsolicited, "no-mapping")])
 
 
 # ---------------------------------------------------------------------------- inward
 
 
 def _add_inward(table: Table, engine: Engine) -> None:
-    table.chain("flow_timeouts", use_timeouts(), hook="filter hook prerouting priority -150; policy accept")
     sides = [engine.came("wan"), *([engine.came("lan")] if engine.hairpins else [])]
     arrived = Fields("udp").inbound(engine.owner)  # the same for both: their ports are in one place
     table.chain(
         "inward",
         [
-            f"{side} ip daddr {engine.external} meta l4proto {protocol} dnat ip to {arrived} map @back_{protocol}"
-            for side in sides
-            for protocol in PROTOCOLS
+            *use_timeouts(),
+            *(
+                f"{side} ip daddr {engine.external} meta l4proto {protocol} dnat ip to {arrived} map @back_{protocol}"
+                for side in sides
+                for protocol in PROTOCOLS
+            ),
         ],
         hook="nat hook prerouting priority -100; policy accept",
     )
     table.chain(
         "through",
         [
+            # what connection tracking takes for invalid is not translated, and `enter` drops it
+            f"ip saddr {engine.inside} {engine.came('lan')} accept",
+            *pass_hot(engine, "in"),
             f"ct state invalid {drop('not-translated')}",
-            f"{engine.came('lan')} ip saddr != {engine.inside} {drop('not-translated')}",
-            f"{engine.came('lan')} {engine.leaves('wan')} accept",
-            f"{engine.came('lan')} {engine.leaves('lan')} accept",
+            f"{engine.came('lan')} {drop('not-translated')}",
             f"{engine.came('wan')} meta l4proto vmap {{ udp : jump renew_udp, tcp : jump renew_tcp }}",
             "ct status dnat accept",
             "ct state established,related accept",

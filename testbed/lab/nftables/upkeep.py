@@ -12,8 +12,10 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
+from testbed.lab.nftables.dice import PROTOCOLS
 from testbed.lab.nftables.netfilter import FAMILY_IPV4, Netfilter, Request, attribute, attributes, batch, text
 from testbed.lab.nftables.refusals import engine_of
+from testbed.lab.nftables.renewal import hot_time
 from testbed.lab.nftables.table import NAME
 from testbed.spec.profile import Dependence, Engine, NatProfile
 
@@ -24,6 +26,7 @@ _ORIGINAL, _TIMEOUT = 1, 7
 _TUPLE_PROTOCOL, _PROTOCOL_NUMBER = 2, 1
 _NUMBERS = {"udp": 17, "tcp": 6}
 _MILLISECOND, _SECOND = 1_000_000, 1_000_000_000
+_JIFFIES = 20 * _MILLISECOND
 
 
 def time_left(profile: NatProfile, protocol: str) -> list[int]:
@@ -35,9 +38,14 @@ def time_left(profile: NatProfile, protocol: str) -> list[int]:
 
 
 def exactness(profile: NatProfile) -> int:
-    """How far from the truth `time_left` may be: a few jiffies, or the whole second that connection tracking shows."""
-    is_native = profile.mapping is not Dependence.NONE and engine_of(profile) is Engine.NATIVE
-    return _SECOND + 20 * _MILLISECOND if is_native else 20 * _MILLISECOND
+    """How far from the truth `time_left` may be: a few jiffies, and the whole second that connection tracking shows, or
+    the moment for which a flow is hot (renewal.py).
+    """
+    if profile.mapping is Dependence.NONE:
+        return _JIFFIES
+    if engine_of(profile) is Engine.NATIVE:
+        return _SECOND + _JIFFIES
+    return _JIFFIES + max(hot_time(profile, protocol) for protocol in PROTOCOLS)
 
 
 def forget() -> None:

@@ -36,7 +36,7 @@ EI, AD, APD = (
 )
 SEQUENTIAL = Otherwise.SEQUENTIAL
 SO_NO_CHECK = 11  # asm-generic/socket.h; Python has no name for it
-MAPS = ("out_udp", "back_udp", "permit_udp", "zone_in_udp", "zone_out_udp")
+MAPS = ("out_udp", "back_udp", "permit_udp", "zone_out_udp")
 STATES = ("out_tcp", "back_tcp", "permit_tcp")
 
 

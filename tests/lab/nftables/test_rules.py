@@ -57,9 +57,9 @@ CHANGES = [
     ({"mapping": APD}, "ct original proto-dst map @out_udp", "map out_udp { type ipv4_addr . inet_service : "),
     ({"mapping": NONE}, "set permitted_udp { type ipv4_addr . inet_service . ipv4_addr . inet_service;", "snat"),
     ({"mapping": NONE, "filtering": NONE}, "accept", "permitted"),
-    ({"filtering": EI}, "ip daddr . th dport @back_udp goto admit_udp", "permit_udp"),
-    ({"filtering": AD}, "ip daddr . th dport . ip saddr @permit_udp goto admit_udp", "th sport @permit_udp goto"),
-    ({"filtering": APD}, "ip daddr . th dport . ip saddr . th sport @permit_udp goto admit_udp", "snat ip to :"),
+    ({"filtering": EI}, "ct zone set ip daddr . th dport map @permit_udp accept", "goto refuse_udp"),
+    ({"filtering": AD}, "ct zone set ip daddr . th dport . ip saddr map @permit_udp", "th sport map @permit"),
+    ({"filtering": APD}, "ip daddr . th dport . ip saddr . th sport map @permit_udp accept", "snat ip to :"),
     ({"ports": Ports(preserve=False)}, "jhash meta mark mod 64512 seed", "th sport 1024-65535"),
     (
         {"ports": Ports(preserve=True)},
@@ -76,7 +76,7 @@ CHANGES = [
     ({"external_addresses": 2}, "jhash ct original ip saddr mod 2 seed", "11.0.0.3"),
     ({"external_addresses": 2, "pooling": Pooling.ARBITRARY}, "ip saddr set jhash meta mark mod 2 seed", "11.0.0.3"),
     ({"session_reply": True, "mapping": APD}, "map zone_session_udp", "masquerade"),
-    ({"session_reply": True, "mapping": EI}, "map zone_in_udp", "zone_session"),
+    ({"session_reply": True, "mapping": EI}, "map permit_udp", "zone_session"),
     (
         {"hairpinning": Hairpinning.NONE},
         "goto drop_hairpin_refused",
