@@ -10,7 +10,7 @@ TESTS ?=
 export PYTHON PREFIX DESTDIR
 
 .NOTPARALLEL:
-.PHONY: help venv dev run test install uninstall lint types contracts format wheel bench docs clean
+.PHONY: help venv dev run test install uninstall lint types contracts format wheel bench docs evidence clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -61,6 +61,10 @@ bench: dev ## Measure what the project promises to be fast at
 	'$(VENV)/bin/python' -m benchmarks
 
 docs: dev ## Write the generated parts of docs/
+	'$(VENV)/bin/python' -m tools.write_docs
+
+evidence: dev ## Measure again what docs/ shows: runs, grids, certificates
+	tools/measure-evidence '$(VENV)/bin/testbed'
 	'$(VENV)/bin/python' -m tools.write_docs
 
 clean: ## Remove what was built; results/ stays

@@ -4,8 +4,7 @@ Rule 1: nothing here is said that the models do not say: a key's meaning is its 
 Rule 2: the same input gives the same bytes, so a test can tell whether docs/ is current.
 Rule 3: a region stands between two comments of its page; everything else on that page is a person's.
 
-The run that README shows is a real one: `docs/images/symmetric_nat.json` is its `result.json`. To show a newer one,
-copy that file from its results folder and run `make docs`.
+What the pages show was measured: docs/evidence/ holds the documents of these runs. `make evidence` measures them again.
 """
 
 from __future__ import annotations
@@ -24,12 +23,12 @@ from testbed.spec.presets import presets, resolve
 from testbed.spec.scenario import ABOUT_STRATEGIES, AGENTS, STRATEGIES
 from testbed.spec.schema import schema
 from testbed.units import DURATION_UNITS, RATE_UNITS
-from tools import commands, drawings, engines, regions
+from tools import certificates, commands, drawings, engines, grids, regions
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 SHOWN_COMMAND = "sudo testbed run symmetric_nat"
-SHOWN_RUN = DOCS / "images" / "symmetric_nat.json"
+EVIDENCE = DOCS / "evidence"
 
 _INTRO = """\
 # File reference
@@ -65,7 +64,10 @@ def main() -> None:
 def generated() -> dict[Path, str]:
     """Path -> text of every generated file."""
     schemas = {DOCS / "schema" / f"{kind.value}.json": _json(schema(kind)) for kind in FileKind}
-    run = Document.from_json(SHOWN_RUN.read_bytes())
+    run, grid, by_session = (
+        Document.from_json((EVIDENCE / f"{name}.json").read_bytes())
+        for name in ("symmetric_nat", "grid", "grid_session_reply")
+    )
     return {
         **schemas,
         DOCS / "schema" / "result.json": _json(json_schema()),
@@ -73,8 +75,15 @@ def generated() -> dict[Path, str]:
         DOCS / "reference.md": "\n".join(_reference()) + "\n",
         DOCS / "images" / "symmetric_nat.svg": drawings.terminal(run, SHOWN_COMMAND),
         DOCS / "images" / "layers.svg": drawings.layers_picture(),
+        DOCS / "images" / "grid.svg": grids.picture(grid, by_session),
         ROOT / "README.md": regions.filled("README.md", {"report": regions.fenced("text", drawings.report(run))}),
-        DOCS / "nat.md": regions.filled("docs/nat.md", {"engines": "\n".join(engines.table())}),
+        DOCS / "nat.md": regions.filled(
+            "docs/nat.md",
+            {
+                "engines": "\n".join(engines.table()),
+                "certificates": "\n".join(certificates.table(EVIDENCE / "certificates.json")),
+            },
+        ),
         DOCS / "design.md": regions.filled(
             "docs/design.md",
             {"packages": "\n".join(_packages()), "result": regions.fenced("json", regions.compact(_first_cell(run)))},
@@ -236,7 +245,8 @@ def _presets() -> Iterator[str]:
 
 def _profiles() -> Iterator[str]:
     yield "### The nine kinds\n"
-    yield "Mapping and filtering by name. A suffix `-preserve`, `-sequential` or `-random` says how ports are chosen.\n"
+    yield "Mapping and filtering by name. A suffix `-preserve`, `-sequential` or `-random` says how ports are chosen; a"
+    yield "last one, `-session-reply`, that answers leave by the mapping that their session came in by.\n"
     made = [profile for name in KINDS if (profile := kind(name)) is not None]
     yield from _table(
         ("name", "mapping", "filtering", "ports"),

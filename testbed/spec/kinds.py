@@ -3,7 +3,9 @@
 Rule 1: the first word is the mapping, the second the filtering (RFC 4787 §4.1 and §5).
 Rule 2: `eim-*` keeps the port; `adm-*` and `apdm-*`, which need a port for each remote, take a random one from
         the whole range. A suffix `-preserve`, `-sequential` or `-random` says otherwise.
-Rule 3: all of them drop what is unsolicited, hairpin nothing, and keep an idle UDP mapping for 180 s.
+Rule 3: a last suffix `-session-reply` says that an answer leaves by the mapping that its question came in on, where
+        that may be another than its own: not under `eim-*`, which has one mapping for all.
+Rule 4: all of them drop what is unsolicited, hairpin nothing, and keep an idle UDP mapping for 180 s.
 """
 
 from __future__ import annotations
@@ -42,23 +44,28 @@ OLDER_NAMES: Mapping[str, str] = {
 }
 """What texts before RFC 4787 called four of them; understood in messages only, since each mixes the two axes."""
 
-ALL_KINDS = (*KINDS, *(f"{kind}-{suffix}" for kind in KINDS for suffix in PORTS))
+SESSION_REPLY = "-session-reply"
+_PLAIN = (*KINDS, *(f"{kind}-{suffix}" for kind in KINDS for suffix in PORTS))
+ALL_KINDS = (*_PLAIN, *(f"{name}{SESSION_REPLY}" for name in _PLAIN if not name.startswith("eim-")))
 """Every name that `kind` knows."""
 
 
 def kind(name: str) -> NatProfile | None:
     """The profile of a kind; None where `name` is not one."""
-    mapping, _, rest = name.partition("-")
-    filtering, _, suffix = rest.partition("-")
     if name not in ALL_KINDS:
         return None
+    plain = name.removesuffix(SESSION_REPLY)
+    mapping, _, rest = plain.partition("-")
+    filtering, _, suffix = rest.partition("-")
     suffix = suffix or ("preserve" if mapping == "eim" else "random")
+    said = _SAID[suffix] + (", answers leave as their session came in" if plain != name else "")
     return NatProfile(
         name=name,
-        description=f"{MAPPINGS[mapping].value} mapping, {FILTERINGS[filtering].value} filtering; {_SAID[suffix]}",
+        description=f"{MAPPINGS[mapping].value} mapping, {FILTERINGS[filtering].value} filtering; {said}",
         sources=("RFC 4787 §4.1, §4.2, §5",),
         mapping=MAPPINGS[mapping],
         filtering=FILTERINGS[filtering],
         ports=PORTS[suffix],
+        session_reply=plain != name,
         udp_timeout=180 * SECOND,
     )

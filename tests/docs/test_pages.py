@@ -91,7 +91,7 @@ def test_json_lines_are_events(block: Block) -> None:
 
 
 def test_the_run_that_is_shown_is_a_result() -> None:
-    text = (ROOT / "docs" / "images" / "symmetric_nat.json").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "evidence" / "symmetric_nat.json").read_text(encoding="utf-8")
     schema = json.loads((ROOT / "docs" / "schema" / "result.json").read_text(encoding="utf-8"))
     jsonschema.validate(json.loads(text), schema)
     assert Document.from_json(text).exit_status() is ExitStatus.OK
