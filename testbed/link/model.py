@@ -3,10 +3,13 @@
 Rule 1: time and chance are arguments. A direction is told `now` and given a seed; it looks at no clock and does no I/O.
 Rule 2: every frame draws the same number of values, whatever is done with them. So the n-th frame of a direction meets
         the same fate in every run with the same seed, whatever the frames' sizes and times are. One loss is not
-        chance's: a full queue depends on when frames come.
+        chance's: a full queue depends on when frames come. Where nothing is ever random, nothing is drawn.
 Rule 3: frames that are not the programs' own (ARP, neighbour discovery, group membership) come when the kernel likes.
         They draw from a second generator, or they would shift the fates of all others.
-Rule 4: the words mean what sch_netem means by them, so that a kernel's netem and our own link can be exchanged:
+Rule 4: a change (`change`) is for frames that come after it; those on the way keep their time, and a line that gets a
+        rate sends the next frame behind all of them. A direction that `varies` draws for each frame, also while
+        nothing about it is random: so the n-th frame draws the same values before and after, whenever that is.
+Rule 5: the words mean what sch_netem means by them, so that a kernel's netem and our own link can be exchanged:
 
     duplicate   a second copy enters behind the first and meets loss, corruption, delay and rate for itself; of a frame
                 that is both duplicated and lost, one copy goes on
@@ -90,21 +93,31 @@ class _Dice:
 
 
 class Direction:
-    """One direction of a link. `seed` is its own, of no other direction."""
+    """One direction of a link. `seed` is its own, of no other direction; `varies`: whether it may be changed."""
 
-    def __init__(self, impairment: Impairment, seed: int) -> None:
+    def __init__(self, impairment: Impairment, seed: int, *, varies: bool = False) -> None:
+        self._varies = varies
         self._programs = _Dice(derive(seed, "programs"))
         self._control = _Dice(derive(seed, "control"))
         self._now = 0
         self._line_free = 0
         self._waiting: list[int] = []
         """Times of arrival of all that wait, as a heap."""
-        self.change(impairment)
+        self._set(impairment)
 
     def change(self, impairment: Impairment) -> None:
-        """Do this to all frames from now on; those on the way stay as they are, and the generators go on."""
+        """Do this to all frames from now on; those on the way stay as they are, and the generators go on.
+
+        Only of a direction that `varies`.
+        """
+        assert self._varies, "a direction whose dice may be still cannot be changed (Rule 4)"
+        if impairment.rate and self._waiting:
+            self._line_free = max(self._line_free, *self._waiting)
+        self._set(impairment)
+
+    def _set(self, impairment: Impairment) -> None:
         self.impairment = impairment
-        self._is_random = impairment.is_random
+        self._draws = impairment.is_random or self._varies
         self._delay = impairment.delay
         self._jitter = impairment.jitter
         self._correlation = impairment.correlation / PPM
@@ -135,7 +148,7 @@ class Direction:
         waiting = self._waiting
         while waiting and waiting[0] <= now:
             heappop(waiting)
-        if not self._is_random:
+        if not self._draws:
             return (self._queue(size, now, self._delay, None),)
         dice = self._control if control else self._programs
         random = dice.random

@@ -16,6 +16,7 @@ from testbed.spec.link import Distribution, GilbertElliott, Impairment
 MS = 1_000_000
 SECOND = 1000 * MS
 PERCENT = 10_000
+GBIT = 1_000_000_000
 LOST = (Lost(Cause.LOSS),)
 FULL = (Lost(Cause.QUEUE_FULL),)
 
@@ -227,13 +228,57 @@ def test_seeds_and_directions_differ() -> None:
 
 def test_a_change_leaves_what_is_on_the_way_and_goes_on_with_the_dice() -> None:
     lossy = Impairment(delay=10, loss=50 * PERCENT)
-    direction = Direction(lossy, 3)
+    direction = Direction(lossy, 3, varies=True)
     fates = [direction.offer(100, 0) for _ in range(50)]
     direction.change(Impairment(delay=20, loss=50 * PERCENT, limit=10_000))
     fates += [direction.offer(100, 1) for _ in range(50)]
     assert kinds(fates) == kinds(play(lossy, [(100, 0)] * 100, 3))
     assert {a.time for a in arrivals(fates[:50])} == {10}
     assert {a.time for a in arrivals(fates[50:])} == {21}
+
+
+LOSSY = Impairment(loss=50 * PERCENT)
+NOTHING = Impairment()
+
+
+@pytest.mark.parametrize("quiet", [(0, 10), (3, 10), (3, 40), (0, 0)], ids=str)
+def test_the_nth_frame_draws_the_same_however_many_came_while_nothing_was_random(quiet: tuple[int, int]) -> None:
+    first, last = quiet
+    direction = Direction(NOTHING if first == 0 else LOSSY, 3, varies=True)
+    fates = []
+    for number in range(60):
+        if number in quiet:
+            direction.change(NOTHING if number == first and first != last else LOSSY)
+        fates.append(direction.offer(100, number * SECOND))
+    expected = kinds(play(LOSSY, [(100, 0)] * 60, 3))
+    assert kinds(fates[:first]) == expected[:first]
+    assert all(len(arrivals([fate])) == 1 for fate in fates[first:last])
+    assert kinds(fates[last:]) == expected[last:]
+
+
+CHANGES = [
+    (
+        "a line gets free behind all that wait for their delay (tfifo_enqueue)",
+        Impairment(delay=100),
+        {"rate": 8 * GBIT},
+    ),
+    ("without a rate nobody waits for others", Impairment(delay=100, rate=8 * GBIT), {}),
+]
+
+
+@pytest.mark.parametrize(("sentence", "before", "after"), CHANGES, ids=[row[0] for row in CHANGES])
+def test_what_a_change_means_for_those_behind(sentence: str, before: Impairment, after: dict[str, int]) -> None:
+    """Frames of 100 bytes, one byte a nanosecond."""
+    direction = Direction(before, 1, varies=True)
+    waiting = arrivals([direction.offer(100, 0)])[0].time
+    direction.change(Impairment(**after))
+    behind = arrivals([direction.offer(100, 10)])[0].time
+    assert (waiting, behind) == ((100, 200) if after else (200, 10))
+
+
+def test_only_a_direction_that_varies_can_be_changed() -> None:
+    with pytest.raises(AssertionError, match="cannot be changed"):
+        Direction(NOTHING, 1).change(LOSSY)
 
 
 # ---------------------------------------------------------------------------- chances
