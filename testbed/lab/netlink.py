@@ -35,7 +35,7 @@ from testbed.errors import BrokenError, MachineError
 from testbed.plan.network import Neighbour, Route, SourceRule
 
 _NEW_LINK, _GET_LINK, _SET_LINK = 16, 18, 19
-_NEW_ADDRESS, _GET_ADDRESS = 20, 22
+_NEW_ADDRESS, _DELETE_ADDRESS, _GET_ADDRESS = 20, 21, 22
 _NEW_ROUTE, _GET_ROUTE = 24, 26
 _NEW_NEIGHBOUR, _GET_NEIGHBOUR = 28, 30
 _NEW_RULE, _GET_RULE = 32, 34
@@ -142,6 +142,14 @@ def address(label: str, index: int, interface: IPv4Interface) -> Message:
         ("IFA_FLAGS", _PERMANENT | _NO_PREFIX_ROUTE),
     ]
     return _encode(f"address {interface} on {label}", message, _NEW_ADDRESS, _CREATE | _EXCLUSIVE)
+
+
+def address_gone(label: str, index: int, interface: IPv4Interface) -> Message:
+    """An address is taken away. Others of the same prefix that came after it would go with it: give new ones a /32."""
+    message = ifaddrmsg()
+    message["family"], message["prefixlen"], message["index"] = socket.AF_INET, interface.network.prefixlen, index
+    message["attrs"] = [("IFA_LOCAL", str(interface.ip)), ("IFA_ADDRESS", str(interface.ip))]
+    return _encode(f"no address {interface} on {label}", message, _DELETE_ADDRESS, 0)
 
 
 def route(label: str, index: int, planned: Route) -> Message:

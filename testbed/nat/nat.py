@@ -76,7 +76,7 @@ class Nat:
             raise ValueError(f"{len(external)} addresses cannot stand for {len(self._translation.external)}")
         self._translation = replace(self._translation, external=tuple(external))
         self._external = frozenset(map(str, external))
-        self._ports.external = tuple(map(str, external))
+        self._ports.change_address(external)
         self.flush()
 
     def mappings(self, now: int) -> tuple[Mapping, ...]:

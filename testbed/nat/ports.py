@@ -50,16 +50,20 @@ class Ports:
 
     def __init__(self, translation: Translation, seed: int) -> None:
         self._profile = profile = translation.profile
-        self.external = tuple(map(str, translation.external))
-        """The addresses that are mapped to; as many, whenever they change."""
+        self._inside = translation.inside
         self._words = {name: derive(seed, "nat", name) & WORD for name in ("udp_ports", "tcp_ports", "pool")}
-        self._blocks = dict(_blocks(profile, self.external, translation.inside))
+        self.change_address(translation.external)
         self._asked: Counter[object] = Counter()
         native = is_native(profile)
         self._keeps_any = native and profile.ports.range == (PORT_MIN, PORT_MAX)
         is_slow = abs(profile.ports.step) >= LARGE_STEP
         self.attempts = NATIVE_ATTEMPTS if native else FEW_ATTEMPTS if is_slow else MANY_ATTEMPTS
         """Candidates that one allocation looks at before it gives up."""
+
+    def change_address(self, external: Sequence[IPv4Address]) -> None:
+        """Map to these from now on, as many as before; the streams go on."""
+        self.external = tuple(map(str, external))
+        self._blocks = dict(_blocks(self._profile, self.external, self._inside))
 
     def address(self, transport: Transport, host: str) -> str | None:
         """The external address for a new mapping of an inside host; None for a subscriber without ports."""
@@ -100,7 +104,7 @@ class Ports:
         if ports.otherwise is Otherwise.RANDOM:
             return first + scale(jhash_word(self._count(transport) % COUNTED, word), size)
         walked = size if block is not None else window(size)
-        number = self._count(transport, block)
+        number = self._count(transport, host if block is not None else None)
         at = ((number + 1) * abs(ports.step) - 1) % walked
         start = first if block is not None else first + word % (size - walked + 1)
         return start + at if ports.step > 0 else start + walked - 1 - at

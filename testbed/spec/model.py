@@ -113,7 +113,7 @@ Flag = Annotated[bool, Strict()]
 """`true` or `false`, and nothing that resembles them."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Shorthand:
     """An annotation: a shorter way to write a value, and what it stands for."""
 

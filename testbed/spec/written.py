@@ -58,8 +58,11 @@ PRESET_NAME: Mapping[str, Any] = {"type": "string", "description": "A preset's n
 """Its schema; schema.py puts the names in."""
 
 
-class WrittenLink(Impairment):
-    """A link: a preset, what both directions share, and what each has of its own."""
+class WrittenChange(Impairment):
+    """What a link does to frames from some time on: a preset, what both directions share, and what each has of its own.
+
+    What is not said stays as it is.
+    """
 
     preset: Annotated[str, WithJsonSchema(dict(PRESET_NAME))] | None = None
     """A link by name; the keys beside it override it."""
@@ -67,6 +70,11 @@ class WrittenLink(Impairment):
     """From the node towards its uplink; overrides the keys above."""
     down: Impairment = Impairment()
     """From the uplink towards the node; overrides the keys above."""
+
+
+class WrittenLink(WrittenChange):
+    """A link: a preset, what both directions share, and what each has of its own."""
+
     mtu: Annotated[Whole, Field(ge=576, le=65535)] = 1500
     """Largest IP packet; 1280 is the least that carries QUIC (RFC 9000 §14)."""
     seed: Annotated[Whole, Field(ge=0, lt=2**64)] | None = None
@@ -78,6 +86,7 @@ def _as_preset(value: Any) -> Any:
 
 
 LinkOrPreset = Annotated[WrittenLink, Shorthand(_as_preset, dict(PRESET_NAME))]
+ChangeOrPreset = Annotated[WrittenChange, Shorthand(_as_preset, dict(PRESET_NAME))]
 
 
 class WrittenNode(Model):

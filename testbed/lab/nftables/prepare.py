@@ -33,7 +33,11 @@ class Prepared:
     def load(self, seed: int) -> None:
         """Make the rules, active at once, in the namespace that the thread is in. Raises BrokenError, MachineError."""
         with Netfilter() as netfilter:
-            netfilter.send(self.recording.bytes_with(self._words(seed)))
+            netfilter.send(self.transaction(seed))
+
+    def transaction(self, seed: int) -> bytearray:
+        """What makes the rules of a trial with this seed."""
+        return self.recording.bytes_with(self._words(seed))
 
     def _words(self, seed: int) -> Mapping[str, bytes]:
         return {name: word(value) for name, value in words(self.translation.profile, seed).items()}

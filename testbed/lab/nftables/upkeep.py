@@ -52,7 +52,12 @@ def forget() -> None:
     """Remove the rules and every connection of the namespace that the thread is in. Raises BrokenError."""
     with Netfilter() as netfilter:
         netfilter.send(batch([Request(_DELETE_TABLE, 0, attribute(_SET_TABLE, text(NAME)))]))
-        netfilter.ask(_CONNTRACK, _DELETE, b"", family=FAMILY_IPV4)
+        forget_connections(netfilter)
+
+
+def forget_connections(netfilter: Netfilter) -> None:
+    """Remove every connection of the socket's namespace. Raises BrokenError."""
+    netfilter.ask(_CONNTRACK, _DELETE, b"", family=FAMILY_IPV4)
 
 
 def _listed(netfilter: Netfilter, name: str) -> Iterator[int]:

@@ -1,0 +1,154 @@
+"""A NAT or firewall of rules that is told, while it runs, to restart, to forget, or to have another address.
+
+Rule 1: the rules' counters of dropped packets outlive all of it: a table is never removed while a trial runs. What
+        changes, changes in one transaction; no packet meets half of it.
+Rule 2: flush empties every set and map, and connection tracking. Rules are left alone, and with them the counters from
+        which ports are drawn (`numgen inc` lives in a rule): the streams go on.
+Rule 3: restart also makes every rule anew: the streams begin anew.
+Rule 4: another address replaces those rules, in their places, that name the old one. No rule that draws a port is among
+        them (allocation.py keeps both apart), so the streams go on; were there one, the change would be refused.
+        An anonymous set belongs to one rule: those of a rule that is replaced are made again, under other names.
+Rule 5: one socket serves all of it, and is left to the end: to close one after something was removed waits for a grace
+        period, some 8 ms (nft_rcv_nl_event), in which an end of the trial would stand still.
+
+Numbers: linux/netfilter/nf_tables.h.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from ipaddress import IPv4Address
+
+from testbed.errors import BrokenError
+from testbed.lab.nftables import upkeep
+from testbed.lab.nftables.netfilter import GENERIC, Netfilter, Request, attribute, attributes, batch, messages, text
+from testbed.lab.nftables.prepare import Prepared
+from testbed.lab.nftables.recording import canonical
+from testbed.lab.nftables.table import NAME
+
+_NFTABLES = 10
+_NEW_RULE, _GET_RULE, _DELETE_RULE = 6, 7, 8
+_NEW_SET, _NEW_ELEMENT, _DELETE_ELEMENT = 9, 12, 14
+_CREATE, _APPEND, _REPLACE = 0x400, 0x800, 0x100
+_RULE_TABLE, _RULE_CHAIN, _RULE_HANDLE = 1, 2, 3
+_SET_TABLE, _SET_NAME, _SET_FLAGS = 1, 2, 3
+_ANONYMOUS, _EVALUATED = 0x1, 0x20
+_COUNTING = b"numgen\0"
+
+
+class RunningRules:
+    """The rules of one box, loaded. Its methods are called with the thread in the box's namespace."""
+
+    def __init__(self, prepared: Prepared, later: Sequence[Prepared], seed: int) -> None:
+        """`later`: the same NAT with each of the addresses that it may get."""
+        self._prepared, self._later, self._seed = prepared, tuple(later), seed
+        self._changed = 0
+        self._opened: Netfilter | None = None
+
+    def restart(self) -> None:
+        """Lose all state and begin with the first port again (nat.Nat.restart)."""
+        requests = list(_requests(self._prepared.transaction(self._seed)))
+        again = [*_sets(requests, _anonymous(requests)), *(r for r in requests if r.command == _NEW_RULE)]
+        old = Request(_DELETE_RULE, 0, attribute(_RULE_TABLE, text(NAME)))
+        self._carry_out([old, *_emptied(requests), *again])
+
+    def flush(self) -> None:
+        """Lose all mappings and permissions (nat.Nat.flush)."""
+        self._carry_out(list(_emptied(_requests(self._prepared.transaction(self._seed)))))
+
+    def change_address(self, external: Sequence[IPv4Address]) -> None:
+        """Map to this address from now on; mappings to the old one are lost (nat.Nat.change_address)."""
+        after = next((p for p in self._later if p.translation.external == tuple(external)), None)
+        if after is None:
+            raise BrokenError(f"no rules were prepared for the address {', '.join(map(str, external))}")
+        requests = list(_requests(after.transaction(self._seed)))
+        running = [dict(attributes(body)) for body in self._netfilter().dump(_GET_RULE)]
+        replaced = list(_replaced(list(_requests(self._prepared.transaction(self._seed))), requests, running))
+        prefix = self._next_prefix()
+        anonymous = [name for name in _anonymous(requests) if any(name in rule.body for rule in replaced)]
+        made = [*_sets(requests, anonymous), *replaced]
+        for name in anonymous:
+            made = [r._replace(body=r.body.replace(name, prefix + name[len(prefix) :])) for r in made]
+        self._prepared = after
+        self._carry_out([*made, *_emptied(requests)])
+
+    def _next_prefix(self) -> bytes:
+        """Two letters that no set of these rules begins with."""
+        self._changed += 1
+        first, second = divmod(self._changed, 26)
+        return bytes((ord("a") + first, ord("a") + second))
+
+    def _carry_out(self, requests: Sequence[Request]) -> None:
+        netfilter = self._netfilter()
+        if requests:
+            netfilter.send(batch(requests))
+        upkeep.forget_connections(netfilter)
+
+    def _netfilter(self) -> Netfilter:
+        if self._opened is None:
+            self._opened = Netfilter()
+        return self._opened
+
+    def close(self) -> None:
+        """Close what was opened; twice does nothing."""
+        if self._opened is not None:
+            self._opened.close()
+            self._opened = None
+
+
+def _requests(data: bytes | bytearray) -> Iterator[Request]:
+    """The requests of a transaction, without the flags that only say that nothing may be there yet."""
+    for kind, _, body in messages(bytes(data)):
+        if kind >> 8 == _NFTABLES:
+            command = kind & 0xFF
+            yield Request(command, _CREATE | (_APPEND if command == _NEW_RULE else 0), body[GENERIC:])
+
+
+def _emptied(requests: Iterator[Request] | Sequence[Request]) -> Iterator[Request]:
+    """What empties every set and map that packets fill."""
+    for request in requests:
+        if request.command == _NEW_SET and _set_flags(request) & _EVALUATED:
+            where = attribute(_SET_TABLE, text(NAME)) + attribute(_SET_NAME, _set_name(request))
+            yield Request(_DELETE_ELEMENT, 0, where)
+
+
+def _replaced(
+    before: Sequence[Request], after: Sequence[Request], running: Sequence[Mapping[int, bytes]]
+) -> Iterator[Request]:
+    """What puts each rule of `after` that differs into the place of the one in the kernel. `running`: those there."""
+    old, new = ([r for r in requests if r.command == _NEW_RULE] for requests in (before, after))
+    if not len(old) == len(new) == len(running) or _others(before) != _others(after):
+        raise BrokenError("the rules for the new address are not those for the old one")
+    for was, request, found in zip(old, new, running, strict=True):
+        parts = dict(attributes(request.body))
+        if found[_RULE_CHAIN] != parts[_RULE_CHAIN]:
+            raise BrokenError(f"the kernel lists the rules of {found[_RULE_CHAIN]!r} in another order")
+        if was.body == request.body:
+            continue
+        if _COUNTING in request.body:
+            raise BrokenError("a rule that names the address draws ports too: its stream would begin anew")
+        yield Request(_NEW_RULE, _REPLACE, request.body + attribute(_RULE_HANDLE, found[_RULE_HANDLE]))
+
+
+def _anonymous(requests: Sequence[Request]) -> list[bytes]:
+    """The names of anonymous sets, each with its zero byte, so that none is the beginning of another."""
+    return [_set_name(r) for r in requests if r.command == _NEW_SET and _set_flags(r) & _ANONYMOUS]
+
+
+def _sets(requests: Sequence[Request], names: Sequence[bytes]) -> list[Request]:
+    """What makes the sets of these names, and fills them."""
+    return [r for r in requests if r.command in (_NEW_SET, _NEW_ELEMENT) and _set_name(r) in names]
+
+
+def _others(requests: Sequence[Request]) -> list[Request]:
+    return canonical(request for request in requests if request.command != _NEW_RULE)
+
+
+def _set_name(request: Request) -> bytes:
+    return next(part.value for part in attributes(request.body) if part.kind == _SET_NAME)
+
+
+def _set_flags(request: Request) -> int:
+    found = next((part.value for part in attributes(request.body) if part.kind == _SET_FLAGS), bytes(4))
+    return int(struct.unpack(">I", found)[0])
