@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from testbed.plan.events import describe
 from testbed.spec.link import Link
 from testbed.spec.load import Loaded, LoadedScenario, LoadedTopology
 from testbed.spec.model import CONTEXT_WRITTEN, Model
@@ -103,6 +104,8 @@ def _scenario(loaded: LoadedScenario) -> Iterator[str]:
         where = ", ".join(f"{name}={value}" for name, value in expectation["where"].items()) or "all cells"
         bound = _joined({key: value for key, value in expectation["success_rate"].items() if value is not None})
         yield f"expect: {where}: success_rate {bound}"
+    for event in loaded.scenario.events:
+        yield f"event: {format_duration(event.at)}: {describe(event)}"
     for number, cell in enumerate(loaded.cells, start=1):
         yield f"cell {number}: {cell.id}"
     yield from tree(loaded.topology)

@@ -3,15 +3,16 @@
 Rule 1: preparing costs tens of milliseconds, building a few: a trial's process only sends what its parent encoded.
 Rule 2: every number that the kernel would choose is chosen here: indexes of devices, descriptors of namespaces. So
         two labs of one network are alike, and messages can name what does not exist yet.
-Rule 3: a link that does nothing is a bare veth pair; so is every link under netem, with a qdisc at both ends. Under
-        `wire` each end of a link is a veth pair of its own, whose far half lies in the namespace of the wire process.
+Rule 3: a link that never does anything is a bare veth pair; so is every link under netem, with a qdisc at both ends.
+        Under `wire` each end of a link is a veth pair of its own, whose far half lies in the namespace of the wire
+        process.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from testbed.lab import netlink
@@ -37,6 +38,8 @@ class WireEnds:
     lower: int
     upper: int
     link: Link
+    varies: bool = False
+    """Whether an event changes it during a trial."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,8 @@ class BoxPlan:
     qdiscs: tuple[Qdisc, ...]
     rules: Prepared | None
     """Of a nat, or of a router that is a firewall."""
+    later_rules: tuple[Prepared, ...] = ()
+    """The same with each of the addresses that events give it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,9 +150,10 @@ class _Drawing:
 
     def _cable(self, cable: Cable) -> None:
         lower, upper = self._end(cable.lower), self._end(cable.upper)
-        if self.links == "wire" and not (cable.link.up.is_nothing and cable.link.down.is_nothing):
+        is_bare = cable.link.up.is_nothing and cable.link.down.is_nothing and not cable.varies
+        if self.links == "wire" and not is_bare:
             far = tuple(self._far_half(cable, port, end) for port, end in ((cable.lower, lower), (cable.upper, upper)))
-            self.wires.append(WireEnds(cable.name, far[0], far[1], cable.link))
+            self.wires.append(WireEnds(cable.name, far[0], far[1], cable.link, cable.varies))
             for port in (cable.lower, cable.upper):
                 self.unfinished[port.box].append(port.interface)
                 self._join(port, is_up=True)
@@ -181,7 +187,7 @@ class _Drawing:
 
     def _impair(self, cable: Cable, direction: Literal["up", "down"], port: Port) -> None:
         entry = Qdisc(cable.name, direction, self.indexes[port.box][port.interface], cable.link)
-        if not entry.impairment.is_nothing:
+        if cable.varies or not entry.impairment.is_nothing:
             self.qdiscs[port.box].append(entry)
 
     # ---- boxes
@@ -195,12 +201,18 @@ class _Drawing:
             tuple(self.unfinished[name]),
             tuple(self.qdiscs[name]),
             self._rules(name, box),
+            self._later_rules(box),
         )
 
     def _rules(self, name: str, box: Box) -> Prepared | None:
         if box.translation is None:
             return None
         return self.rules.get(name) or prepare(box.translation)
+
+    def _later_rules(self, box: Box) -> tuple[Prepared, ...]:
+        if box.translation is None:
+            return ()
+        return tuple(prepare(replace(box.translation, external=external)) for external in box.spare)
 
     def _setup(self, name: str, box: Box) -> Iterator[Message]:
         yield netlink.up(f"{name} lo", LOOPBACK)

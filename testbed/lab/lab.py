@@ -21,16 +21,17 @@ from testbed.errors import BrokenError, MachineError
 from testbed.lab import namespaces, sysctl
 from testbed.lab.blueprint import Blueprint, BoxPlan
 from testbed.lab.capture import Capture, Place
+from testbed.lab.events import NatBox, link_seed, netem_seed
 from testbed.lab.namespaces import Namespace
 from testbed.lab.netlink import Batch, Netlink
 from testbed.lab.netlink_netem import compare_qdisc, qdisc
 from testbed.lab.nftables.droplog import DropLog
+from testbed.lab.nftables.running import RunningRules
 from testbed.lab.programs import Program, spawn
 from testbed.lab.wire.engine import WireCable
 from testbed.lab.wire.process import Wire
-from testbed.link.model import LINK_HEADER, seeds_of_directions
+from testbed.link.model import LINK_HEADER
 from testbed.plan.seeds import derive
-from testbed.spec.link import Link
 
 RECEIVE_BUFFER = 1 << 20
 """Bytes that a socket may hold: a burst of QUIC must not die in an end's own kernel."""
@@ -46,6 +47,12 @@ class Lab:
     wire: Wire | None
     drop_logs: Mapping[str, DropLog]
     """Of every box that filters."""
+    seed: int
+    """Of every die of the lab."""
+    nats: Mapping[str, NatBox]
+    """What filters or translates in a box, to be told of events (events.py)."""
+    changes: dict[str, int] = field(default_factory=dict)
+    """Cable -> how often events have changed it."""
     _scope: ExitStack = field(default_factory=ExitStack)
 
     def open_socket(self, box: str, local: Endpoint) -> socket.socket:
@@ -90,16 +97,20 @@ def build(blueprint: Blueprint, seed: int, *, capture: bool = True, wire: Wire |
         with Netlink() as link:
             link.send(blueprint.devices)
             link.send(blueprint.world)
-        drop_logs = {}
+        drop_logs: dict[str, DropLog] = {}
+        nats: dict[str, NatBox] = {}
         for plan in blueprint.boxes:
             with boxes[plan.box.name]:
                 _set_up(plan, seed)
                 if plan.rules is not None:
                     drop_logs[plan.box.name] = log = DropLog()
                     scope.callback(log.close)
+                    seed_of_nat = derive(seed, "nat", plan.box.name)
+                    nats[plan.box.name] = rules = RunningRules(plan.rules, plan.later_rules, seed_of_nat)
+                    scope.callback(rules.close)
         if wire is not None:
             wire.wait()
-        return Lab(blueprint, boxes, captured, wire, drop_logs, scope.pop_all())
+        return Lab(blueprint, boxes, captured, wire, drop_logs, seed, nats, _scope=scope.pop_all())
 
 
 def _allow_descriptors(count: int) -> None:
@@ -137,8 +148,7 @@ def _set_up(plan: BoxPlan, seed: int) -> None:
             link.switch_offloads_off(device)
         link.send(plan.setup)
         for entry in plan.qdiscs:
-            up, down = seeds_of_directions(_link_seed(entry.link, seed, entry.cable))
-            die = up if entry.direction == "up" else down
+            die = netem_seed(entry, seed)
             link.send(Batch([qdisc(entry.label, entry.index, entry.impairment, die)]))
             compare_qdisc(entry.index, entry.impairment, die)
         for device in reversed(tuple(plan.indexes)):  # a bridge has a carrier once its ports have
@@ -167,15 +177,10 @@ def _start_capture(blueprint: Blueprint, boxes: Mapping[str, Namespace], scope: 
 
 def _start_wire(blueprint: Blueprint, world: Namespace, seed: int, scope: ExitStack, lent: Wire | None) -> Wire:
     cables = [
-        WireCable(ends.name, ends.lower, ends.upper, ends.link, _link_seed(ends.link, seed, ends.name))
+        WireCable(ends.name, ends.lower, ends.upper, ends.link, link_seed(ends.link, seed, ends.name), ends.varies)
         for ends in blueprint.wires
     ]
     wire = lent or Wire()
     scope.callback(wire.close if lent is None else wire.abandon)
     wire.carry(world, cables)
     return wire
-
-
-def _link_seed(link: Link, seed: int, cable: str) -> int:
-    """A link's own seed where the topology gives one; else one for this lab and this cable."""
-    return link.seed if link.seed is not None else derive(seed, "link", cable)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
 
@@ -112,8 +112,35 @@ def qdisc(label: str, index: int, impairment: Impairment, seed: int) -> Message:
     return Message(f"netem {label}", header + body)
 
 
-def encode(wanted: Settings, distribution: Distribution = Distribution.UNIFORM) -> bytes:
-    """TCA_OPTIONS, its attributes in tc's order."""
+def change_qdisc(label: str, index: int, impairment: Impairment, seed: int) -> Message:
+    """The request that changes the netem of a device; frames that it holds keep their time (netem_change).
+
+    Raises MachineError where netem cannot do it. A table of a distribution cannot be taken away again
+    (`check_changes`).
+    """
+    options = encode(settings(impairment, seed), impairment.distribution, all_of_it=True)
+    body = (
+        _TC.pack(socket.AF_UNSPEC, index, 0, _ROOT, 0) + _attribute(_KIND, b"netem\0") + _attribute(_OPTIONS, options)
+    )
+    return Message(
+        f"change of netem {label}", _HEADER.pack(_HEADER.size + len(body), _NEW_QDISC, _REQUEST, 0, 0) + body
+    )
+
+
+def check_changes(label: str, states: Sequence[Impairment]) -> None:
+    """Refuse, as a MachineError, what netem cannot be one after the other."""
+    has_table = False
+    for state in states:
+        settings(state, 0)
+        if has_table and state.jitter and state.distribution is Distribution.UNIFORM:
+            raise MachineError(f"{label}: netem cannot go back to the uniform distribution of jitter", mend=_MEND)
+        has_table |= table(state.distribution) is not None
+
+
+def encode(wanted: Settings, distribution: Distribution = Distribution.UNIFORM, *, all_of_it: bool = False) -> bytes:
+    """TCA_OPTIONS, its attributes in tc's order. `all_of_it`: also what is nothing, as a change leaves alone what it is
+    not told.
+    """
     parts = [
         _NETEM.pack(
             _ticks(wanted.delay), wanted.limit, wanted.loss, wanted.gap, wanted.duplicate, _ticks(wanted.jitter)
@@ -123,11 +150,11 @@ def encode(wanted: Settings, distribution: Distribution = Distribution.UNIFORM) 
     def add(kind: int, layout: str, *values: int) -> None:
         parts.append(_attribute(kind, struct.pack(layout, *values)))
 
-    if wanted.correlation:
+    if wanted.correlation or all_of_it:
         add(_CORRELATION, "=III", wanted.correlation, 0, 0)
-    if wanted.reorder:
+    if wanted.reorder or all_of_it:
         add(_REORDER, "=II", wanted.reorder, 0)
-    if wanted.corrupt:
+    if wanted.corrupt or all_of_it:
         add(_CORRUPT, "=II", wanted.corrupt, 0)
     if not _is_whole_ticks(wanted.delay):
         add(_LATENCY64, "=q", wanted.delay)
@@ -137,7 +164,7 @@ def encode(wanted: Settings, distribution: Distribution = Distribution.UNIFORM) 
         parts.append(_attribute(_LOSS | _NESTED, _attribute(_BURSTS, struct.pack("=4I", *wanted.bursts))))
     if wanted.rate > _MOST32:
         add(_RATE64, "=Q", wanted.rate)
-    if wanted.rate:
+    if wanted.rate or all_of_it:
         add(_RATE, "=IiIi", min(wanted.rate, _MOST32), 0, 0, 0)
     if (shape := table(distribution)) is not None:
         add(_TABLE, f"={len(shape)}h", *shape)

@@ -8,7 +8,9 @@ Rule 3: below a *router* the addresses of the side above go on: public stays pub
 Rule 4: the segment below a nat or router is a bridge where it has several hosts. One host needs none: its cable ends
         at the router's own interface. (A bridge that ends keeps all of the machine's other networks waiting for 16 ms:
         br_multicast_dev_del, rcu_barrier.)
-Rule 5: a multi-homed node routes by source address, one table an uplink (RFC 3704's other half).
+Rule 5: the addresses that a nat gets during a trial (events) come after all others, in file order: on a core /32s as
+        further addresses are, elsewhere the next ones of the segment. Routes and neighbours know them beforehand.
+Rule 6: a multi-homed node routes by source address, one table an uplink (RFC 3704's other half).
 
 The pools: a /30 for each box on a core, from 11.0.0.0 up; further addresses of a box (a rendezvous'
 second, a nat's pool) as /32s from 11.128.0.0 up; the segment of a public router as a /24 from 11.64.0.0 up.
@@ -48,12 +50,15 @@ FIRST_TABLE = 101
 """Routing table of a multi-homed node's first uplink; 253 to 255 are the kernel's own."""
 
 
-def plan_network(topology: Topology, profiles: Mapping[str, NatProfile]) -> Network:
+def plan_network(
+    topology: Topology, profiles: Mapping[str, NatProfile], address_changes: Mapping[str, int] | None = None
+) -> Network:
     """The network of `topology`, each nat or router doing what its profile in `profiles` says.
 
-    Raises UsageError where a prefix is too small for what hangs below it.
+    `address_changes`: how often a nat gets another address during a trial. Raises UsageError where a prefix is too
+    small for what hangs below it.
     """
-    return _Planner(topology, profiles).plan()
+    return _Planner(topology, profiles).plan(address_changes or {})
 
 
 def server_addresses(network: Network, rendezvous: str) -> tuple[IPv4Address, IPv4Address]:
@@ -74,6 +79,7 @@ class _Draft:
     neighbours: list[Neighbour] = field(default_factory=list)
     inside: list[IPv4Network] = field(default_factory=list)
     external: list[IPv4Address] = field(default_factory=list)
+    spare: list[tuple[IPv4Address, ...]] = field(default_factory=list)
     reached_by: tuple[str, str] = ("", "")
     """The box above its first uplink, and the interface of that box that leads here."""
 
@@ -87,6 +93,7 @@ class _Draft:
             tuple(self.neighbours),
             forwards=self.kind is None or self.kind.forwards,
             translation=Translation(profile, tuple(self.external), tuple(self.inside)) if profile else None,
+            spare=tuple(self.spare),
         )
 
 
@@ -115,11 +122,14 @@ class _Planner:
             for attachment in node.attachments:
                 self.below.setdefault(attachment.uplink, []).append(name)
 
-    def plan(self) -> Network:
+    def plan(self, address_changes: Mapping[str, int]) -> Network:
         self._make_segments()
         for name, node in self.topology.nodes.items():
             for index, attachment in enumerate(node.attachments):
                 self._attach(name, node, index, attachment)
+        for name in self.topology.nodes:
+            for _ in range(address_changes.get(name, 0)):
+                self._keep_for_later(name)
         for name, node in self.topology.nodes.items():
             self._route_what_is_below(name, node)
         self._join_regions()
@@ -232,12 +242,31 @@ class _Planner:
         profile = self.profiles.get(name)
         return profile.external_addresses - 1 if profile is not None else 0
 
+    def _keep_for_later(self, name: str) -> None:
+        """One more address for a nat, which it does not have yet."""
+        draft, above = self.boxes[name], self.boxes[name].reached_by[0]
+        if above in self.cores:
+            draft.spare.append((next(self.further),))
+            return
+        segment = self.segments[above]
+        address = next(segment.hosts, None)
+        if address is None:
+            raise UsageError(f"nodes.{above}.lan: {segment.prefix} has no room for another address of {name}")
+        port = next(port for port, host in segment.members if port.box == name)
+        for member in segment.members:
+            if member[0].box != name:
+                peer, _ = member
+                self.boxes[peer.box].neighbours.append(Neighbour(peer.interface, address, port.mac))
+        draft.spare.append((address,))
+
     # ---- routes
 
     def _route_what_is_below(self, name: str, node: Node) -> None:
         """Tell the boxes above of every prefix that only `name` leads to, up to a core or a nat."""
         draft = self.boxes[name]
         prefixes = [IPv4Network(address) for address in draft.external[1:]]
+        if draft.reached_by[0] in self.cores:
+            prefixes += [IPv4Network(address) for later in draft.spare for address in later]
         if node.kind is NodeKind.ROUTER and name in self.segments:
             prefixes.append(self.segments[name].prefix)
         for prefix in prefixes:

@@ -88,10 +88,17 @@ class Box:
     neighbours: tuple[Neighbour, ...] = ()
     forwards: bool = False
     translation: Translation | None = None
+    spare: tuple[tuple[IPv4Address, ...], ...] = ()
+    """The external addresses that a nat gets one after the other while a trial runs. What leads to them is there from
+    the beginning: until then the nat has nothing at them."""
 
     def addresses(self) -> tuple[IPv4Address, ...]:
         """Every address of the box, in the order of its interfaces."""
         return tuple(a.ip for interface in self.interfaces for a in interface.addresses)
+
+    def possible_addresses(self) -> tuple[IPv4Address, ...]:
+        """These, and those that it may get."""
+        return (*self.addresses(), *(address for later in self.spare for address in later))
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +120,8 @@ class Cable:
     lower: Port
     upper: Port
     link: Link
+    varies: bool = False
+    """Whether an event changes the link during a trial."""
 
 
 @dataclass(frozen=True, slots=True)

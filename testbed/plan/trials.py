@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from testbed.plan.addressing import plan_network, server_addresses
+from testbed.plan.events import PlannedEvent, address_changes, plan_events, with_varying_links
 from testbed.plan.network import Network
 from testbed.plan.seeds import derive
 from testbed.spec.matrix import CellSpec
@@ -32,6 +33,8 @@ class CellPlan:
     """Both peers; the first is the controlling one (the QUIC client)."""
     agent: Agent
     strategy: str
+    events: tuple[PlannedEvent, ...] = ()
+    """What happens to the network while a trial runs, in that order."""
 
     @property
     def controlling(self) -> str:
@@ -41,11 +44,13 @@ class CellPlan:
 
 def plan_cell(spec: CellSpec) -> CellPlan:
     """The plan of a cell, which has a rendezvous. Raises UsageError where its network cannot be addressed."""
-    network = plan_network(spec.topology, spec.profiles)
+    network = plan_network(spec.topology, spec.profiles, address_changes(spec.events))
+    events = plan_events(spec.events, network)
+    network = with_varying_links(network, events)
     rendezvous = next(name for name, node in spec.topology.nodes.items() if node.kind is NodeKind.RENDEZVOUS)
     first, second = server_addresses(network, rendezvous)
     servers = (str(first), str(second))
-    return CellPlan(spec.id, spec.factors, network, rendezvous, servers, spec.pair, spec.agent, spec.strategy)
+    return CellPlan(spec.id, spec.factors, network, rendezvous, servers, spec.pair, spec.agent, spec.strategy, events)
 
 
 def trial_seed(seed: int, cell: str, index: int) -> int:

@@ -149,6 +149,14 @@ class Lab(Model):
     time: Literal["real", "virtual"]
 
 
+class ScenarioEvent(Model):
+    """What the scenario lets happen in every trial; when it was done stands in each trial's record."""
+
+    at: Number
+    """Seconds from the start of both ends."""
+    what: str
+
+
 class Document(Model):
     """A whole run."""
 
@@ -160,6 +168,7 @@ class Document(Model):
     seed: NonNegativeInt
     lab: Lab
     environment: dict[str, JsonValue]
+    events: tuple[ScenarioEvent, ...] = ()
     cells: tuple[Cell, ...]
     expectations: tuple[ExpectationResult, ...]
     warnings: tuple[str, ...]

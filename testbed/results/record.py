@@ -50,6 +50,7 @@ LATE_EVENT_LOOP = "late_event_loop"
 CAPTURE_DROPS = "capture_drops"
 CAPTURE_LOST = "capture_lost"
 BUSY_MACHINE = "busy_machine"
+LATE_EVENT = "late_event"
 """Kinds of warnings that a record may carry, beside the notes of `plan.outcomes`."""
 
 Number = Annotated[float, AllowInfNan(False), Field(ge=0)]
@@ -81,6 +82,19 @@ class NatReport(Model):
     """Reason -> packets."""
 
 
+class Happening(Model):
+    """An event of the scenario, and when it was done."""
+
+    at: NonNegativeInt
+    """When it was due, in nanoseconds from the start of both ends."""
+    t: NonNegativeInt | None
+    """When it was done, in monotonic nanoseconds; null where it was not."""
+    what: str
+    """`nat_a: restart`, `link nat_a: loss: 100%`."""
+    not_applied: str | None = None
+    """Why it was not done."""
+
+
 class Record(Model):
     """One trial."""
 
@@ -102,6 +116,8 @@ class Record(Model):
     """The direct path: node -> its local and its remote address; `types` -> the candidate type at each end."""
     agents: dict[str, tuple[Event, ...]] = Field(default_factory=dict)
     nats: dict[str, NatReport] = Field(default_factory=dict)
+    events: tuple[Happening, ...] = ()
+    """What happened to the network, in that order; every event of the scenario is there."""
     warnings: tuple[str, ...] = ()
     """`kind` or `kind: detail`; kinds are words that a summary can count."""
 

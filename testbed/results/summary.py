@@ -18,6 +18,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from testbed import stats
+from testbed.plan.events import describe as describe_event
 from testbed.plan.outcomes import Outcome
 from testbed.results.document import (
     SCHEMA,
@@ -30,11 +31,13 @@ from testbed.results.document import (
     Prediction,
     Quantile,
     Rate,
+    ScenarioEvent,
 )
 from testbed.results.record import METRICS, Record, sample, warning_kind
+from testbed.spec.event import Event
 from testbed.spec.model import Model
 from testbed.spec.scenario import Bound, Expectation
-from testbed.units import PPM, format_probability
+from testbed.units import PPM, format_probability, seconds
 
 LISTED = 10
 """So many broken trials are named one by one; the rest are counted."""
@@ -61,6 +64,7 @@ class Run:
     cells: Sequence[PlannedCell]
     """In the plan's order."""
     expect: Sequence[Expectation] = ()
+    events: Sequence[Event] = ()
     notes: Sequence[str] = field(default=())
     """Warnings that are about the run as a whole."""
     predictions: Mapping[str, Prediction] = field(default_factory=dict)
@@ -86,6 +90,7 @@ def summarise(run: Run, records: Iterable[Record]) -> Document:
         seed=run.seed,
         lab=run.lab,
         environment=dict(run.environment),
+        events=tuple(ScenarioEvent(at=seconds(event.at), what=describe_event(event)) for event in run.events),
         cells=cells,
         expectations=expectations,
         warnings=tuple(warnings),

@@ -8,7 +8,8 @@ Rule 3: a line that only delays remembers nothing but how many frames wait on it
         way in the whole network than it has room for, it cannot be full, and costs no event of its own. Where more
         are, `Crowded` is raised: the trial is then played with all lines as they are.
 Rule 4: what a NAT or a line loses is noted with its reason.
-Rule 5: machines do here what they do behind sockets: a datagram comes in, then what they want to send leaves.
+Rule 5: events are planned before all else, so at their time they come before what packets do.
+Rule 6: machines do here what they do behind sockets: a datagram comes in, then what they want to send leaves.
 
 What is left out, because no end here would notice: ICMP (agents do not listen to it), falling TTLs, checksums (a frame
 with a flipped bit is lost where it arrives), ARP (neighbours are planned). A datagram that does not fit a link's mtu is
@@ -18,7 +19,7 @@ lost, where a kernel would cut it into fragments at its first link.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 from sys import maxsize
 from typing import NamedTuple, Protocol, TypeAlias
@@ -28,9 +29,11 @@ from testbed.link.model import LINK_HEADER, Direction, seeds_of_directions
 from testbed.link.model import Lost as Fallen
 from testbed.nat.nat import Nat
 from testbed.nat.packet import NO_FLAGS, Dropped, Forwarded, Hairpinned, Packet, Transport
+from testbed.plan.events import LinkEvent, NatEvent, PlannedEvent
 from testbed.plan.network import Box
 from testbed.plan.seeds import derive
 from testbed.sim.routes import Leg, Line, Routes
+from testbed.spec.event import Change
 from testbed.spec.link import Impairment
 from testbed.spec.profile import Dependence
 
@@ -112,20 +115,23 @@ class VirtualNetwork:
         """`certainty`: what to make of each line's impairment; as it is, unless said. `exact_lines`: see Rule 3."""
         self._routes, self.now = routes, 0
         impairments = [line.impairment if certainty is None else certainty(line.impairment) for line in routes.lines]
-        plain = [not exact_lines and not (i.is_random or i.rate) for i in impairments]
+        self._certainty = certainty
+        varies = [line.cable.varies for line in routes.lines]
+        plain = [not exact_lines and not (i.is_random or i.rate or v) for i, v in zip(impairments, varies, strict=True)]
         self._delays = [i.delay if p else None for i, p in zip(impairments, plain, strict=True)]
         self._room = min((i.limit for i, p in zip(impairments, plain, strict=True) if p), default=maxsize)
         self._directions = {
-            number: Direction(impairment, link_seed(routes.lines[number], seed))
+            number: Direction(impairment, link_seed(routes.lines[number], seed), varies=varies[number])
             for number, impairment in enumerate(impairments)
             if not plain[number]
         }
         self._nodes = {name: _node(box, derive(seed, "nat", name)) for name, box in routes.network.boxes.items()}
         self._sockets: dict[tuple[str, Endpoint], Attached] = {}
-        self._heap: list[tuple[int, int, Attached | Leg, int, Packet | None]] = []
+        self._heap: list[tuple[int, int, Attached | Leg | NatEvent | LinkEvent, int, Packet | None]] = []
         self._count = 0
         self._is_over = False
         self.lost: list[Lost] = []
+        self.happened: list[PlannedEvent] = []
         self.offered = [0] * len(routes.lines)
         """Frames that each line was offered."""
 
@@ -146,6 +152,11 @@ class VirtualNetwork:
         """Close it."""
         self._sockets.pop((attached.box, local), None)
 
+    def plan(self, events: Iterable[PlannedEvent]) -> None:
+        """Let these happen at their time. Before anything else does."""
+        for event in events:
+            self._push(event.at, event, 0, None)
+
     def stop(self) -> None:
         """Make `run` return."""
         self._is_over = True
@@ -160,8 +171,34 @@ class VirtualNetwork:
             self.now = time
             if isinstance(subject, Attached):
                 self._ring(subject)
+            elif isinstance(subject, (NatEvent, LinkEvent)):
+                self._happen(subject)
             elif packet is not None:
                 self._travel(subject, stage, packet, time)
+
+    # ---- events
+
+    def _happen(self, event: PlannedEvent) -> None:
+        self.happened.append(event)
+        if isinstance(event, LinkEvent):
+            for number, line in enumerate(self._routes.lines):
+                if line.cable.name == event.cable:
+                    impairment = event.link.up if line.is_up else event.link.down
+                    after = impairment if self._certainty is None else self._certainty(impairment)
+                    self._directions[number].change(after)
+            return
+        node = self._nodes[event.node]
+        assert node.nat is not None
+        match event.change:
+            case Change.RESTART:
+                node.nat.restart()
+            case Change.FLUSH:
+                node.nat.flush()
+            case Change.CHANGE_ADDRESS:
+                node.nat.change_address(event.external)
+                external = frozenset(map(str, event.external))
+                addresses = node.addresses - node.external | external
+                self._nodes[event.node] = replace(node, addresses=addresses, external=external)
 
     # ---- machines
 
@@ -273,7 +310,7 @@ class VirtualNetwork:
     def _lose(self, where: str, reason: str, packet: Packet) -> None:
         self.lost.append(Lost(self.now, where, reason, packet))
 
-    def _push(self, time: int, subject: Attached | Leg, stage: int, packet: Packet | None) -> None:
+    def _push(self, time: int, subject: Attached | Leg | PlannedEvent, stage: int, packet: Packet | None) -> None:
         self._count += 1
         heappush(self._heap, (time, self._count, subject, stage, packet))
         if len(self._heap) >= self._room:

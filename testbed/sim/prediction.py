@@ -5,7 +5,8 @@ Rule 1: an outcome that no die can change is *exact*: one trial is played, and i
 Rule 2: no die can change an outcome if no link is random, if the strategy's rounds are plain ones, which never look at
         the number of a port, and if no NAT can run short of ports or let two ends meet on one. A NAT may still draw
         its ports at random: with other numbers the same packets pass. Its times are then exact to the few nanoseconds
-        that a digit takes.
+        that a digit takes. Where something happens to the network at a time (events), what comes first is a matter of
+        such times, and in a lab of more: the cell is simulated, all of its trials.
 Rule 3: a trial in which the dice change nothing is not played again. Where links lose, duplicate, corrupt or reorder
         but do not jitter, one trial is played on the same links without that; the n-th frame of a line has the same
         fate whatever its time (link/model.py), so a seed whose dice let every frame of that trial pass would repeat it.
@@ -69,8 +70,12 @@ def predict_cell(plan: CellPlan, settings: Settings, seed: int, trials: int) -> 
 
 def is_certain(plan: CellPlan, settings: Settings) -> bool:
     """Whether no die can change how a trial of the cell comes out (Rule 2)."""
-    return _is_blind(plan, settings) and not any(
-        impairment.is_random for cable in plan.network.cables for impairment in (cable.link.up, cable.link.down)
+    return (
+        not plan.events
+        and _is_blind(plan, settings)
+        and not any(
+            impairment.is_random for cable in plan.network.cables for impairment in (cable.link.up, cable.link.down)
+        )
     )
 
 
@@ -99,7 +104,7 @@ def _is_ample(network: Network, name: str, ends: tuple[str, str]) -> bool:
 def _trials(plan: CellPlan, settings: Settings, seed: int, trials: int) -> Iterator[Played]:
     routes, seeds = Routes(plan.network), [trial_seed(seed, plan.id, index) for index in range(trials)]
     jitters = any(line.impairment.jitter for line in routes.lines)
-    if jitters or not _is_blind(plan, settings):
+    if jitters or plan.events or not _is_blind(plan, settings):
         yield from (play(plan, settings, one, routes=routes) for one in seeds)
         return
     undisturbed = play(plan, settings, seeds[0], routes=routes, certainty=_without_chance)

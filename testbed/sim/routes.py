@@ -139,8 +139,10 @@ class Routes:
         return self._tables[box, number]
 
     def _addresses(self, box: str, interface: str) -> tuple[str, ...]:
-        interfaces = self.network.boxes[box].interfaces
-        return tuple(str(a.ip) for i in interfaces if i.name == interface for a in i.addresses)
+        found = self.network.boxes[box]
+        own = tuple(str(a.ip) for i in found.interfaces if i.name == interface for a in i.addresses)
+        is_outside = found.translation is not None and interface == found.translation.wan
+        return own + tuple(str(a) for later in found.spare for a in later) if is_outside else own
 
 
 def _entry(route: Route) -> _Entry:

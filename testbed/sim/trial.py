@@ -16,6 +16,7 @@ from typing import Any
 
 from testbed.datagram import Endpoint
 from testbed.errors import UsageError
+from testbed.plan.events import PlannedEvent
 from testbed.plan.outcomes import Claim, End, Outcome, Passage, Verdict, judge
 from testbed.plan.seeds import derive
 from testbed.plan.trials import CellPlan
@@ -65,6 +66,8 @@ class Played:
     lost: Sequence[Lost]
     offered: Sequence[int]
     """Frames that each line of `Routes.lines` was offered."""
+    happened: Sequence[PlannedEvent]
+    """Of the cell's events those that the trial lasted for."""
     discovery: int | None
     """Nanoseconds from the start until every server had answered or was given up, of the slower end."""
     traversal: int | None
@@ -131,6 +134,7 @@ class _Trial:
 
     def run(self) -> None:
         """Until both ends are finished."""
+        self._network.plan(self._plan.events)
         for peer, attached in self._ends.values():
             peer.start(0)
             self._network.flush(attached)
@@ -177,6 +181,7 @@ class _Trial:
             {name: attached.seen for name, (_, attached) in self._ends.items()},
             self._network.lost,
             tuple(self._network.offered),
+            tuple(self._network.happened),
             discovery_time(said),
             traversal_time(said, relays) if direct else None,
         )

@@ -14,6 +14,8 @@ from itertools import product
 from typing import Any
 
 from testbed.spec import topology_rules
+from testbed.spec.event import Event
+from testbed.spec.event_rules import check_places
 from testbed.spec.factor_rules import MAX_CELLS, FactorRules, Factors, ProfileOf, change, text
 from testbed.spec.problems import Source
 from testbed.spec.profile import NatProfile
@@ -40,6 +42,8 @@ class CellSpec:
     agent: Agent
     pair: Pair
     """Who meets whom; the first is the QUIC client."""
+    events: tuple[Event, ...] = ()
+    """What happens while a trial runs, in the file's order."""
 
     @property
     def id(self) -> str:
@@ -87,6 +91,7 @@ class Expansion:
                 self.source.add(("matrix",), f"has more than the {MAX_CELLS} cells that a run can have")
                 return ()
         check_expectations(self.source, self.scenario, [cell.factors for cell in cells])
+        check_places(self.source, self.scenario, cells)
         return tuple(cells)
 
     def _combinations(self) -> Iterator[tuple[Path, dict[str, Any]]]:
@@ -108,6 +113,7 @@ class Expansion:
                 str(factors.get("strategy", DEFAULT_STRATEGY)),
                 factors.get("agent", self.scenario.agent),
                 pair,
+                self.scenario.events,
             )
             for pair in pairs
         ]

@@ -14,7 +14,7 @@ from pathlib import Path as FilePath
 from testbed.spec.link import Impairment, Link
 from testbed.spec.model import Model
 from testbed.spec.places import read
-from testbed.spec.written import WrittenLink
+from testbed.spec.written import WrittenChange, WrittenLink
 
 FILE = FilePath(__file__).with_name("link_presets.yaml")
 
@@ -44,13 +44,28 @@ def presets() -> Mapping[str, Preset]:
 def resolve(written: WrittenLink) -> Link:
     """The link that was meant. Raises KeyError where its preset does not exist."""
     base = Link() if written.preset is None else resolve(presets()[written.preset].link)
+    own = {name: getattr(written, name) for name in {"mtu", "seed"} & written.model_fields_set}
+    return base.model_copy(update={**_overridden(base, written), **own})
+
+
+def changed(link: Link, written: WrittenChange) -> Link:
+    """What becomes of a link by a change: a preset replaces what it did, then each key says what is new.
+
+    Raises KeyError where its preset does not exist.
+    """
+    base = link
+    if written.preset is not None:
+        named = resolve(presets()[written.preset].link)
+        base = link.model_copy(update={"up": named.up, "down": named.down})
+    return base.model_copy(update=_overridden(base, written))
+
+
+def _overridden(base: Link, written: WrittenChange) -> dict[str, object]:
     shared = _said(written)
-    changes: dict[str, object] = {
+    return {
         name: getattr(base, name).model_copy(update={**shared, **_said(getattr(written, name))})
         for name in ("up", "down")
     }
-    changes |= {name: getattr(written, name) for name in {"mtu", "seed"} & written.model_fields_set}
-    return base.model_copy(update=changes)
 
 
 def contradictions(link: Link) -> Iterator[str]:

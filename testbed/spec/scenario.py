@@ -8,6 +8,7 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import Discriminator, Field, Tag, WithJsonSchema
 
+from testbed.spec.event import Event
 from testbed.spec.model import Duration, Model, OneOrMore, Probability, Whole
 
 SECOND = 1_000_000_000
@@ -61,7 +62,7 @@ ABOUT_STRATEGIES: Mapping[str, str] = {
 
 DEFAULT_STRATEGY = "reflexive"
 
-NOT_YET = (("events",), ("population",), ("bench",), ("lab", "kernel"), ("lab", "time"))
+NOT_YET = (("population",), ("bench",), ("lab", "kernel"), ("lab", "time"))
 """Keys that later versions of this format have: refused by name, not as a spelling mistake."""
 
 MOST_TRIALS = 1_000_000
@@ -184,6 +185,8 @@ class Scenario(Model):
     """For what comes before: gathering, signalling, relay."""
     seed: Annotated[Whole, Field(ge=0, lt=SEEDS)] = 1
     """What every die of a run is thrown from."""
+    events: tuple[Event, ...] = ()
+    """What happens to nats and links while a trial runs."""
     expect: tuple[Expectation, ...] = ()
     """Gates; a missed one makes the exit status 1."""
     lab: LabChoice = LabChoice()

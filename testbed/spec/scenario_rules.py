@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from testbed.spec.event_rules import check_shapes
 from testbed.spec.factor_rules import check_agent, text
 from testbed.spec.model import describe
 from testbed.spec.problems import Source, suggestion
@@ -37,6 +38,7 @@ def build(source: Source, data: Mapping[str, Any], name: str) -> Scenario | None
     for key in ("deadline", "setup_deadline"):
         if getattr(scenario, key) == 0:
             source.add((key,), "nothing can be reached in no time")
+    check_shapes(source, scenario)
     for index, expectation in enumerate(scenario.expect):
         here: Path = ("expect", index, "success_rate")
         least, most = expectation.success_rate.at_least, expectation.success_rate.at_most

@@ -22,7 +22,7 @@ from testbed.spec.presets import presets
 from testbed.spec.profile import NatProfile
 from testbed.spec.profile_rules import NOT_WRITTEN, PROSE, UNKNOWN
 from testbed.spec.scenario import Scenario
-from testbed.spec.written import PRESET_NAME, WrittenTopology
+from testbed.spec.written import PRESET_NAME, WrittenChange, WrittenTopology
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 MODELS: Mapping[FileKind, type[BaseModel]] = {
@@ -62,6 +62,8 @@ class _Generator(GenerateJsonSchema):
         hidden = NOT_WRITTEN if model is NatProfile else ("name",) if model is Scenario else ()
         for name in hidden:
             del made["properties"][name]
+        if model is WrittenChange:  # what it does not say stays as it is
+            defaults = {}
         for name, written in made["properties"].items():
             default = defaults.get(name)
             if isinstance(default, (str, int)) and default != "":

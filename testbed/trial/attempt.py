@@ -2,11 +2,14 @@
 
 Rule 1: nothing is slept for. The rendezvous is ready when it is bound; the ends are stopped when both are finished.
 Rule 2: whatever of ours dies ends the trial at once and is its reason for being `broken`.
-Rule 3: a watchdog on the wall clock, later than every deadline, makes `broken` of a trial that hangs.
+Rule 3: events of the scenario happen at their time from when both ends have said that they start. What is due later
+        than the ends are finished does not happen.
+Rule 4: a watchdog on the wall clock, later than every deadline, makes `broken` of a trial that hangs.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,13 +22,15 @@ from testbed.agents.quic import run_quic_agent
 from testbed.agents.rendezvous import run_rendezvous
 from testbed.agents.udp import run_udp_agent
 from testbed.errors import BrokenError, TestbedError
+from testbed.lab.events import apply
 from testbed.lab.lab import Lab
+from testbed.plan.events import PlannedEvent
 from testbed.plan.seeds import derive
 from testbed.plan.trials import CellPlan
 from testbed.spec.scenario import Command
 from testbed.traversal.candidates import Role
 from testbed.traversal.events import Event
-from testbed.units import seconds
+from testbed.units import NS_PER_SECOND, seconds
 
 DRAIN_EVERY = 0.05
 """Seconds between two looks into the capture's taps."""
@@ -43,12 +48,24 @@ class Settings:
     parameters: Mapping[str, object] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """An event that happened."""
+
+    event: PlannedEvent
+    due: int
+    """On CLOCK_MONOTONIC, in nanoseconds."""
+    done: int
+
+
 @dataclass(slots=True)
 class Attempt:
     """What both ends said, and what of ours broke."""
 
     results: dict[str, AgentResult] = field(default_factory=dict)
     seen: dict[str, list[Event]] = field(default_factory=dict)
+    applied: list[Applied] = field(default_factory=list)
+    """The first of the cell's events, in their order."""
     broken: str | None = None
 
 
@@ -81,9 +98,12 @@ async def _run(lab: Lab, cell: CellPlan, settings: Settings, seed: int, attempt:
                 seed=derive(seed, "rendezvous"),
             )
             servers: ServerAddresses = await nursery.start(serve)
+            started = trio.Event()
+            nursery.start_soon(_let_happen, lab, cell, attempt, started, stop)
             async with trio.open_nursery() as ends:
                 for name in cell.ends:
-                    ends.start_soon(_run_end, lab, cell, _setup(cell, name, servers, settings, seed), attempt, stop)
+                    setup = _setup(cell, name, servers, settings, seed)
+                    ends.start_soon(_run_end, lab, cell, setup, attempt, started, stop)
             nursery.cancel_scope.cancel()
     if watchdog.cancelled_caught:
         attempt.broken = f"the trial hung: an end was not finished {limit:g} s after its start"
@@ -105,9 +125,27 @@ def _setup(cell: CellPlan, name: str, servers: ServerAddresses, settings: Settin
     )
 
 
-async def _run_end(lab: Lab, cell: CellPlan, setup: AgentSetup, attempt: Attempt, stop: trio.Event) -> None:
+async def _let_happen(lab: Lab, cell: CellPlan, attempt: Attempt, started: trio.Event, stop: trio.Event) -> None:
+    """Let the cell's events happen, each at its time, until the ends are finished."""
+    await started.wait()
+    start = max(said[0].t for said in attempt.seen.values())
+    for event in cell.events:
+        due = start + event.at
+        with trio.move_on_after(max(0, due - time.monotonic_ns()) / NS_PER_SECOND):
+            await stop.wait()
+        if stop.is_set():
+            return
+        apply(lab, event)
+        attempt.applied.append(Applied(event, due, time.monotonic_ns()))
+
+
+async def _run_end(
+    lab: Lab, cell: CellPlan, setup: AgentSetup, attempt: Attempt, started: trio.Event, stop: trio.Event
+) -> None:
     def on_event(event: Event) -> None:
         attempt.seen[setup.name].append(event)
+        if all(attempt.seen.values()):
+            started.set()
         if all(map(is_finished, attempt.seen.values())):
             stop.set()
 

@@ -24,7 +24,7 @@ from testbed import __version__
 from testbed.agents import quic
 from testbed.certify.suspects import refuted
 from testbed.errors import MachineError, UsageError
-from testbed.lab import links, namespaces, probe
+from testbed.lab import events, links, namespaces, probe
 from testbed.lab.blueprint import Blueprint, Links, draw
 from testbed.plan.outcomes import Outcome
 from testbed.plan.trials import CellPlan, plan_cell, trial_seed
@@ -171,6 +171,7 @@ class Campaign:
             environment=environment(),
             cells=self.cells,
             expect=scenario.expect,
+            events=scenario.events,
             notes=(*folder.notes, *notes, *_unknowns(self._loaded), *self._untested()),
             predictions=predictions,
         )
@@ -224,6 +225,8 @@ def _stop_where_captures_are_lost(record: Record) -> None:
 
 def _blueprints(plans: Sequence[CellPlan], made_with: Links) -> dict[str, Blueprint]:
     """Of every cell. What several cells have in common is prepared once (`prepare` remembers)."""
+    for plan in plans:
+        events.check(plan.network, plan.events, made_with)
     return {plan.id: draw(plan.network, made_with) for plan in plans}
 
 

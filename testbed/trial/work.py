@@ -10,7 +10,7 @@ Rule 3: the capture gets its name when it is whole, so that a killed trial leave
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +31,9 @@ from testbed.results.record import (
     BUSY_MACHINE,
     CAPTURE_DROPS,
     CAPTURE_LOST,
+    LATE_EVENT,
     LATE_EVENT_LOOP,
+    Happening,
     NatReport,
     Record,
     warning,
@@ -127,7 +129,7 @@ def _record(task: Task, lab: Lab, attempt: Attempt, report: WireReport | None) -
     drops = Drops(lab)
     verdict = _judge(task.cell, lab, attempt, capture.drops())
     measured = _measure(task, attempt, verdict)
-    warnings = [*verdict.notes, *_about_wire(report), *_about_agents(attempt.results)]
+    warnings = [*verdict.notes, *_about_wire(report), *_about_agents(attempt.results), *_about_events(attempt)]
     if count := capture.drops():
         warnings.append(warning(CAPTURE_DROPS, f"{count} packets"))
     record = broken(task, "").model_copy(
@@ -142,6 +144,7 @@ def _record(task: Task, lab: Lab, attempt: Attempt, report: WireReport | None) -
                 for name, said in attempt.seen.items()
             },
             "nats": {name: NatReport(dropped=dict(found)) for name, found in drops.counts.items()},
+            "events": tuple(_happenings(task.cell, attempt)),
             "warnings": tuple(warnings),
         }
     )
@@ -206,6 +209,22 @@ def _about_agents(results: Mapping[str, AgentResult]) -> list[str]:
         if result.lateness > LATE:
             told.append(warning(LATE_EVENT_LOOP, f"{name}, {result.lateness / 1e6:.1f} ms"))
     return told
+
+
+def _about_events(attempt: Attempt) -> list[str]:
+    late = [(one.done - one.due, one.event) for one in attempt.applied if one.done - one.due > LATE]
+    return [warning(LATE_EVENT, f"{event.place}: {event.text}, {by / 1e6:.1f} ms") for by, event in late]
+
+
+def _happenings(cell: CellPlan, attempt: Attempt) -> Iterator[Happening]:
+    done = [one.done for one in attempt.applied]
+    why = "the trial was over" if attempt.broken is None else "the trial broke"
+    for number, event in enumerate(cell.events):
+        what = f"{event.place}: {event.text}"
+        if number < len(done):
+            yield Happening(at=event.at, t=done[number], what=what)
+        else:
+            yield Happening(at=event.at, t=None, what=what, not_applied=why)
 
 
 # ---------------------------------------------------------------------------- the capture

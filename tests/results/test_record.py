@@ -62,7 +62,7 @@ def test_any_record_survives_its_line(made: Record) -> None:
 def test_the_line_has_the_keys_of_the_design() -> None:
     assert list(LINE) == [
         "v", "cell", "index", "attempt", "seed", "factors", "outcome", "reason", "metrics", "censored",
-        "path", "agents", "nats", "warnings",
+        "path", "agents", "nats", "events", "warnings",
     ]  # fmt: skip
     assert LINE["agents"]["alice"][0] == {
         "t": 1234567, "event": "candidate", "address": "11.0.0.6:5000", "deep": {"er": [1, None]},

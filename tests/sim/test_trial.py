@@ -7,7 +7,7 @@ import pytest
 from testbed.agents.loop import bind_seeded
 from testbed.datagram import Endpoint
 from testbed.errors import UsageError
-from testbed.lab.lab import _link_seed
+from testbed.lab.events import link_seed as lab_seed
 from testbed.link.model import seeds_of_directions
 from testbed.plan.outcomes import Outcome
 from testbed.plan.seeds import derive
@@ -48,7 +48,7 @@ def test_ports_are_drawn_where_agents_draw_them() -> None:
 def test_links_have_the_seeds_that_a_lab_gives_them() -> None:
     plan = cell({**TWO_HOMES, "bob": node("peer", "nat_b", link=Link(seed=77))})
     for line in Routes(plan.network).lines:
-        up, down = seeds_of_directions(_link_seed(line.cable.link, 5, line.cable.name))
+        up, down = seeds_of_directions(lab_seed(line.cable.link, 5, line.cable.name))
         assert link_seed(line, 5) == (up if line.is_up else down)
 
 

@@ -49,6 +49,7 @@ ONLY_CHECK_KNOWS: Mapping[str, tuple[str, ...]] = {
         "scenarios/dotted",
         "scenarios/dotted_together",
         "scenarios/dotted_values",
+        "scenarios/event_places",
         "scenarios/no_profile",
         "scenarios/nothing_varied",
         "scenarios/older_words",

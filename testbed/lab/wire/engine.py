@@ -19,7 +19,7 @@ import socket
 import struct
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 
@@ -46,6 +46,8 @@ class WireCable:
     upper: int
     link: Link
     seed: int
+    varies: bool = False
+    """Whether it may be changed."""
 
 
 class _Lane:
@@ -53,8 +55,8 @@ class _Lane:
 
     __slots__ = ("address", "count", "direction")
 
-    def __init__(self, cable: str, towards: str, impairment: Impairment, seed: int, device: int) -> None:
-        self.direction = Direction(impairment, seed)
+    def __init__(self, cable: str, towards: str, impairment: Impairment, seed: int, device: int, varies: bool) -> None:
+        self.direction = Direction(impairment, seed, varies=varies)
         self.address = _ADDRESS.pack(socket.AF_PACKET, 0, device, 0, 0, 0)
         self.count = _Count(cable, towards)
 
@@ -97,8 +99,8 @@ class Engine:
         self._lanes: dict[int, _Lane] = {}
         for cable in cables:
             up, down = seeds_of_directions(cable.seed)
-            self._lanes[cable.lower] = _Lane(cable.name, "up", cable.link.up, up, cable.upper)
-            self._lanes[cable.upper] = _Lane(cable.name, "down", cable.link.down, down, cable.lower)
+            self._lanes[cable.lower] = _Lane(cable.name, "up", cable.link.up, up, cable.upper, cable.varies)
+            self._lanes[cable.upper] = _Lane(cable.name, "down", cable.link.down, down, cable.lower, cable.varies)
         self._heap: list[tuple[int, int, bytes, bytes]] = []
         """(due, a number that keeps the order of equals, address, frame)."""
         self._pushed = 0
@@ -107,22 +109,30 @@ class Engine:
         self.truncated = 0
         self.refused: Counter[str] = Counter()
 
-    def run(self, until: int) -> None:
-        """Move frames until the descriptor `until` is readable."""
-        heap, clock, wait = self._heap, time.monotonic_ns, _Poll(self._tap.fileno(), until)
+    def run(self, control: int, obey: Callable[[], bool]) -> None:
+        """Move frames. Whenever the descriptor `control` is readable, `obey` is called; until it returns false."""
+        heap, clock, wait = self._heap, time.monotonic_ns, _Poll(self._tap.fileno(), control)
         while True:
             if self._release():
                 timeout: int | None = 0
             else:
                 timeout = max(0, heap[0][0] - clock()) if heap else None
-            has_frames, is_over = wait(timeout)
-            if is_over:
+            has_frames, is_told = wait(timeout)
+            if is_told and not obey():
                 return
             if has_frames:
                 self._take()
 
-    def _take(self) -> None:
-        """Read what has arrived and decide about it. If there is more, the next wait is over at once."""
+    def change(self, cable: str, link: Link) -> None:
+        """Let a cable do this to frames that come from now on; those that wait to be read came before."""
+        while self._take() == _READ:
+            pass
+        for lane in self._lanes.values():
+            if lane.count.cable == cable:
+                lane.direction.change(link.up if lane.count.towards == "up" else link.down)
+
+    def _take(self) -> int:
+        """Read what has arrived, decide about it, and say how much it was; at `_READ` there may be more."""
         lanes, heap, pushed = self._lanes, self._heap, self._pushed
         packets = self._tap.read(_READ)
         for packet in packets:
@@ -154,6 +164,7 @@ class Engine:
                     count.corrupted += 1
                     heappush(heap, (due, pushed, lane.address, with_flipped_bit(frame, flipped)))
         self._pushed = pushed
+        return len(packets)
 
     def _release(self) -> bool:
         """Send what is due; whether more is."""

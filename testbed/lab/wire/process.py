@@ -31,10 +31,11 @@ from testbed.lab.processes import die_with_parent, is_dead, wake_on_time
 from testbed.lab.wire.engine import Engine, WireCable
 from testbed.lab.wire.report import WireReport
 from testbed.link.model import LINK_HEADER
+from testbed.spec.link import Link
 
 _HEADER = struct.Struct("!cI")
-_CARRY, _FINISH = b"C", b"F"
-_READY, _REPORT, _ERROR = b"+", b"R", b"E"
+_CARRY, _CHANGE, _FINISH = b"C", b"L", b"F"
+_READY, _DONE, _REPORT, _ERROR = b"+", b".", b"R", b"E"
 _ANSWER_WITHIN = 10.0
 _ROOM = 16 << 20
 """Bytes of frames that may wait to be read: 100 ms of large ones at 50 000 a second (see tap.py)."""
@@ -80,6 +81,12 @@ class Wire:
     def is_dead(self) -> bool:
         """Whether the process has ended."""
         return self._pidfd < 0 or is_dead(self._pidfd)
+
+    def change(self, cable: str, link: Link) -> None:
+        """Let a cable do this from now on; one that `varies`. Done when this returns. Raises BrokenError."""
+        with suppress(OSError):  # what it died of is in what it has said
+            _send(self._control, _CHANGE, pickle.dumps((cable, link)))
+        self._receive(_DONE)
 
     def finish(self) -> WireReport:
         """Carry no more, and learn what it did. Raises BrokenError where it had died before.
@@ -199,15 +206,24 @@ def _read_order(control: socket.socket) -> tuple[int, list[WireCable]] | None:
 
 
 def _carry(namespace: int, cables: Sequence[WireCable], control: socket.socket, scheduling: str) -> None:
-    """Carry frames until there is a message: it says to finish, or the parent is gone."""
+    """Carry frames until a message says to finish, or the parent is gone; others say what a link does from then on."""
     before = time.process_time_ns()
     setns(namespace, CLONE_NEWNET)
     os.close(namespace)
     with closing(_make_engine(cables)) as engine:
         _send(control, _READY, b"")
-        engine.run(until=control.fileno())
-        _read(control)
+        engine.run(control.fileno(), lambda: _obey(engine, control))
         _send(control, _REPORT, _report(engine, scheduling, time.process_time_ns() - before).to_json().encode())
+
+
+def _obey(engine: Engine, control: socket.socket) -> bool:
+    """Read a message and do what it says; whether to go on."""
+    message = _read(control)
+    if message is None or message[0] != _CHANGE:
+        return False
+    engine.change(*pickle.loads(message[1]))
+    _send(control, _DONE, b"")
+    return True
 
 
 def _make_engine(cables: Sequence[WireCable]) -> Engine:
