@@ -1,14 +1,17 @@
 """A NAT or firewall of rules that is told, while it runs, to restart, to forget, or to have another address.
 
-Rule 1: the rules' counters of dropped packets outlive all of it: a table is never removed while a trial runs. What
-        changes, changes in one transaction; no packet meets half of it.
-Rule 2: flush empties every set and map, and connection tracking. Rules are left alone, and with them the counters from
+Rule 1: the rules' counters of dropped packets outlive all of it: a table is never removed while a trial runs.
+Rule 2: no packet meets half of it. While sets are being emptied, a packet may find an entry by one expression and make
+        it anew by the next, which the kernel allows until the transaction is committed: a mapping from an endpoint to
+        itself, for good. So a gate is shut before, a chain that drops what comes in, and opened by the same transaction
+        as its last step: a packet that comes in between, some 0.2 ms, of a restart 2 ms, is lost.
+Rule 3: flush empties every set and map, and connection tracking. Rules are left alone, and with them the counters from
         which ports are drawn (`numgen inc` lives in a rule): the streams go on.
-Rule 3: restart also makes every rule anew: the streams begin anew.
-Rule 4: another address replaces those rules, in their places, that name the old one. No rule that draws a port is among
+Rule 4: restart also makes every rule anew: the streams begin anew.
+Rule 5: another address replaces those rules, in their places, that name the old one. No rule that draws a port is among
         them (allocation.py keeps both apart), so the streams go on; were there one, the change would be refused.
         An anonymous set belongs to one rule: those of a rule that is replaced are made again, under other names.
-Rule 5: one socket serves all of it, and is left to the end: to close one after something was removed waits for a grace
+Rule 6: one socket serves all of it, and is left to the end: to close one after something was removed waits for a grace
         period, some 8 ms (nft_rcv_nl_event), in which an end of the trial would stand still.
 
 Numbers: linux/netfilter/nf_tables.h.
@@ -22,7 +25,17 @@ from ipaddress import IPv4Address
 
 from testbed.errors import BrokenError
 from testbed.lab.nftables import upkeep
-from testbed.lab.nftables.netfilter import GENERIC, Netfilter, Request, attribute, attributes, batch, messages, text
+from testbed.lab.nftables.netfilter import (
+    GENERIC,
+    NESTED,
+    Netfilter,
+    Request,
+    attribute,
+    attributes,
+    batch,
+    messages,
+    text,
+)
 from testbed.lab.nftables.prepare import Prepared
 from testbed.lab.nftables.recording import canonical
 from testbed.lab.nftables.table import NAME
@@ -35,6 +48,24 @@ _RULE_TABLE, _RULE_CHAIN, _RULE_HANDLE = 1, 2, 3
 _SET_TABLE, _SET_NAME, _SET_FLAGS = 1, 2, 3
 _ANONYMOUS, _EVALUATED = 0x1, 0x20
 _COUNTING = b"numgen\0"
+_NEW_CHAIN, _DELETE_CHAIN = 3, 5
+_CHAIN_TABLE, _CHAIN_NAME, _CHAIN_HOOK, _CHAIN_POLICY, _CHAIN_TYPE = 1, 3, 4, 5, 7
+_HOOK_NUMBER, _HOOK_PRIORITY, _PREROUTING, _DROP = 1, 2, 0, 0
+_BEFORE_ALL = -350
+_GATE = attribute(_CHAIN_TABLE, text(NAME)) + attribute(_CHAIN_NAME, text("gate"))
+_SHUT = Request(
+    _NEW_CHAIN,
+    _CREATE,
+    _GATE
+    + attribute(
+        _CHAIN_HOOK | NESTED,
+        attribute(_HOOK_NUMBER, struct.pack(">I", _PREROUTING))
+        + attribute(_HOOK_PRIORITY, struct.pack(">i", _BEFORE_ALL)),
+    )
+    + attribute(_CHAIN_POLICY, struct.pack(">I", _DROP))
+    + attribute(_CHAIN_TYPE, text("filter")),
+)
+_OPEN = Request(_DELETE_CHAIN, 0, _GATE)
 
 
 class RunningRules:
@@ -81,9 +112,12 @@ class RunningRules:
 
     def _carry_out(self, requests: Sequence[Request]) -> None:
         netfilter = self._netfilter()
-        if requests:
-            netfilter.send(batch(requests))
+        if not requests:  # the kernel's own masquerade: connection tracking is all of its state
+            upkeep.forget_connections(netfilter)
+            return
+        netfilter.send(batch([_SHUT]))
         upkeep.forget_connections(netfilter)
+        netfilter.send(batch([*requests, _OPEN]))
 
     def _netfilter(self) -> Netfilter:
         if self._opened is None:

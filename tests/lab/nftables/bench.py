@@ -11,7 +11,7 @@ import os
 import socket
 import struct
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from itertools import count
 from typing import NamedTuple
@@ -194,6 +194,14 @@ class Bench:
                     assert found is None, "the packet arrived twice"
                     found = Arrival(endpoint, Endpoint(*source))
         return found
+
+    def drain(self) -> None:
+        """Forget what has arrived, once all of it has."""
+        self._settle()
+        for sock in self._sockets.values():
+            with suppress(BlockingIOError):
+                while True:
+                    sock.recv(64)
 
     def out(self, host: socket.socket, remote: socket.socket) -> Endpoint:
         """Send from inside to outside; the external endpoint that is seen there."""
