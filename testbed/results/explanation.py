@@ -37,6 +37,9 @@ ENDINGS: Mapping[str, tuple[str, str]] = {
 }
 """Word -> what became of one packet, and of several. Every other word is a NAT's reason for dropping it."""
 
+HAPPENS = "happens"
+"""What a timeline calls an event of the scenario."""
+
 ON_LINKS = frozenset({LOSS, QUEUE_FULL, CORRUPT, TOO_BIG})
 """Those whose place is a link."""
 
@@ -69,9 +72,9 @@ class Entry(Model):
     t: Seconds
     """Since the first end started."""
     who: str
-    """An end; of what was lost beside checks, the NAT or the link."""
+    """An end; of what was lost beside checks, and of an event of the scenario, the NAT or the link."""
     event: str
-    """A word of the agents' vocabulary, or `lost`."""
+    """A word of the agents' vocabulary, `lost`, or `happens`."""
     text: str
     endings: tuple[Ending, ...] = ()
     """Of checks: what became of them, where the packets were kept."""

@@ -26,6 +26,7 @@ from testbed.spec.loader import LoadedScenario
 from testbed.spec.places import FileKind
 from testbed.traversal.events import EventError, Exhausted, Failed, from_json
 from testbed.trial.explain_choice import choose
+from testbed.trial.explain_events import in_lab, in_model, not_applied
 from testbed.trial.explain_flows import Events, Traffic
 from testbed.trial.explain_journeys import Journey, captured, modelled, sightings
 from testbed.trial.explain_sentence import Case, sentence
@@ -62,9 +63,10 @@ def build(
     notes: list[str],
 ) -> Explanation:
     """The explanation of a trial. `journeys`: of its packets, where they were kept."""
-    seen = Traffic(plan, said, journeys) if journeys is not None else None
+    happened = in_lab(record, plan)
+    seen = Traffic(plan, said, journeys, happened) if journeys is not None else None
     told, supposed = _theory(record, plan, said, seen, settings, notes)
-    traffic = seen or supposed or Traffic(plan, said, [])
+    traffic = seen or supposed or Traffic(plan, said, [], happened)
     is_supposed = seen is None and supposed is not None
     why = sentence(Case(record, said, traffic))
     if is_supposed and record.outcome in (Outcome.RELAYED, Outcome.FAILED):
@@ -84,7 +86,7 @@ def build(
         flows=traffic.flows(),
         nats={name: dict(report.dropped) for name, report in record.nats.items()},
         theory=told,
-        notes=(*notes, *record.warnings),
+        notes=(*notes, *not_applied(record), *record.warnings),
     )
 
 
@@ -109,7 +111,7 @@ def _theory(
         notes.append(why)
         return None, None
     played = play(plan, settings, record.seed)
-    model = Traffic(plan, played.events, modelled(played, plan))
+    model = Traffic(plan, played.events, modelled(played, plan), in_model(played))
     return theory(record, said, seen, played, model), model
 
 

@@ -15,6 +15,7 @@ from testbed.results import explanation as words
 from testbed.results.explanation import Ending
 from testbed.spec.profile import Dependence, NatProfile
 from testbed.traversal.candidates import CandidateType
+from testbed.trial.explain_events import last_of, link_at, lost_what_was_told, moved
 from testbed.trial.explain_flows import Traffic, externals
 from testbed.trial.explain_journeys import Journey, nats_of
 from testbed.trial.explain_timeline import listed
@@ -79,6 +80,8 @@ def _unsolicited(traffic: Traffic, sender: str, nat: str, died: Sequence[Journey
         return None
     profile, remotes = profile_of(plan, nat), list(dict.fromkeys(journey.remote for journey in died))
     told = [traffic.told.get(remote) for remote in remotes]
+    if (event := last_of(traffic.happened, [nat], died[0].at)) and all(t is not None and t.t < event.t for t in told):
+        return lost_what_was_told(event, remotes, died[0].at)
     if all(entry is None for entry in told):
         return f"because {other} had nothing open there: {'the port was' if len(remotes) == 1 else 'they were'} a guess"
     is_reflexive = all(entry is not None and entry.type is CandidateType.SERVER_REFLEXIVE for entry in told)
@@ -102,8 +105,11 @@ def _unknown_source(traffic: Traffic, sender: str, nat: str, died: Sequence[Jour
     if not opened:
         by = mappers(plan, sender)
         is_new = not any(source in traffic.told for source in sources)
-        moved = f" ({', '.join(f'{name} maps {BY[d]}' for name, d in by.items())})" if by and is_new else ""
-        return f"because {they} came from {came}{moved}, to which {other} had sent nothing"
+        reasons = [f"{name} maps {BY[d]}" for name, d in by.items()]
+        if event := last_of(traffic.happened, nats_of(plan.network, sender), died[0].at):
+            reasons = [moved(event)]
+        why = f" ({', '.join(reasons)})" if reasons and is_new else ""
+        return f"because {they} came from {came}{why}, to which {other} had sent nothing"
     first = min((journey.at for journey in opened if journey.at is not None), default=None)
     if first is not None and all(journey.at is not None and journey.at < first for journey in died):
         return f"because {they} came before {other} had sent anything to {came}"
@@ -140,13 +146,13 @@ def _own(traffic: Traffic, end: str, told: Collection[Endpoint]) -> list[str]:
     return [str(found) for found in externals(sent) if found not in told]
 
 
-def chance_of_loss(plan: CellPlan, sender: str, where: str) -> str:
-    """`70% loss up alice`: the share of frames that links lose in the direction in which `sender` sends."""
-    below = {sender, *nats_of(plan.network, sender)}
-    shares = []
+def chance_of_loss(traffic: Traffic, lost: Journey, where: str) -> str:
+    """`70% loss up alice`: the share of frames that links lose, at its time, in the direction of a packet."""
+    plan, shares = traffic.plan, []
+    below = {lost.sender, *nats_of(plan.network, lost.sender)}
     for cable in plan.network.cables:
-        way = "up" if cable.lower.box in below else "down"
-        loss = (cable.link.up if way == "up" else cable.link.down).loss
+        way, link = "up" if cable.lower.box in below else "down", link_at(traffic.happened, cable, lost.at)
+        loss = (link.up if way == "up" else link.down).loss
         if cable.name in where.split(" or ") and isinstance(loss, int) and loss:
             shares.append(f"{loss / 10_000:g}% loss {way} {cable.name}")
     return listed(shares)

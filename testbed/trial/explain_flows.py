@@ -16,6 +16,7 @@ from testbed.plan.trials import CellPlan
 from testbed.results.explanation import Ending, Flow
 from testbed.traversal.candidates import CandidateType
 from testbed.traversal.events import CandidateFound, Check, Event
+from testbed.trial.explain_events import Happened
 from testbed.trial.explain_journeys import Journey
 
 MOST_ADDRESSES = 8
@@ -32,12 +33,14 @@ class Told:
 
     owner: str
     type: CandidateType
+    t: int
+    """When its owner learnt it."""
 
 
 def told_by(said: Events) -> dict[Endpoint, Told]:
     """Whose candidate an address is; relayed ones left out."""
     return {
-        event.address: Told(name, event.type)
+        event.address: Told(name, event.type, event.t)
         for name, events in said.items()
         for event in events
         if isinstance(event, CandidateFound) and event.type is not CandidateType.RELAYED
@@ -47,8 +50,11 @@ def told_by(said: Events) -> dict[Endpoint, Told]:
 class Traffic:
     """All journeys of a trial, and the checks among them."""
 
-    def __init__(self, plan: CellPlan, said: Events, journeys: Sequence[Journey]) -> None:
+    def __init__(
+        self, plan: CellPlan, said: Events, journeys: Sequence[Journey], happened: Sequence[Happened] = ()
+    ) -> None:
         self.plan, self.told, self._said = plan, told_by(said), said
+        self.happened = tuple(happened)
         self.journeys = tuple(journeys)
         self._of_check: dict[int, list[Journey]] = {}
         self._checks: set[int] = set()

@@ -178,7 +178,7 @@ class _Judge:
         if leg is None:
             return at.box, words.NO_ROUTE
         end = self.plan.network.boxes[leg.box]
-        if end.translation is None and destination not in map(str, end.addresses()):
+        if end.translation is None and destination not in map(str, end.possible_addresses()):
             return leg.box, words.NO_ROUTE
         lines = [self.routes.lines[number] for number in leg.lines]
         longest = sum(line.impairment.delay + line.impairment.jitter for line in lines)
@@ -189,7 +189,7 @@ class _Judge:
 
 
 def _may_lose(line: Line) -> bool:
-    return bool(line.impairment.loss or line.impairment.corrupt or line.impairment.rate)
+    return bool(line.cable.varies or line.impairment.loss or line.impairment.corrupt or line.impairment.rate)
 
 
 def _is_request(payload: bytes) -> bool:
@@ -230,7 +230,7 @@ def _modelled(name: str, datagram: Datagram, ended: list[_Ended], plan: CellPlan
     """The journey of one datagram; `ended`: those of its payload, which may be both ends' own."""
     other = next(end for end in plan.ends if end != name)
     theirs = {other, *nats_of(plan.network, other)}.difference(nats_of(plan.network, name))
-    beyond = {str(address) for box in theirs for address in plan.network.boxes[box].addresses()}
+    beyond = {str(address) for box in theirs for address in plan.network.boxes[box].possible_addresses()}
     found = next((e for e in ended if e.destination == datagram.destination or e.destination.host in beyond), None)
     if found is not None:
         ended.remove(found)

@@ -19,9 +19,11 @@ from testbed.results.record import Record, warning_kind
 from testbed.traversal.candidates import CandidateType
 from testbed.traversal.events import Connected, Relay, RoundOfChecks
 from testbed.trial.explain_causes import BY, because, chance_of_loss, mappers, unguarded
+from testbed.trial.explain_events import last_of, moved
 from testbed.trial.explain_flows import Events, Traffic, endings
 from testbed.trial.explain_journeys import Journey, nats_of
 from testbed.trial.explain_timeline import address, listed
+from testbed.units import NS_PER_SECOND
 
 MOST_ENDINGS = 3
 """That are told one by one."""
@@ -51,7 +53,7 @@ def sentence(case: Case) -> str:
         case Outcome.UNSUPPORTED:
             return f"Unsupported: the program says that it cannot do what is asked: {reason}."
         case Outcome.DIRECT:
-            return f"Direct{_direct(case)}."
+            return f"Direct{_direct(case)}{_meanwhile(case)}."
         case outcome:
             head = "Not direct" if outcome is Outcome.RELAYED else "Failed"
     if CLAIM_REFUTED in kinds:
@@ -101,7 +103,8 @@ def _fates(case: Case, who: str, sent: Sequence[Journey]) -> str:
     found, n = endings(sent), len(sent)
 
     def became(ending: Ending, several: bool) -> str:
-        share = chance_of_loss(case.traffic.plan, sent[0].sender, ending.where) if ending.reason == words.LOSS else ""
+        lost = next((j for j in sent if (j.where, j.reason) == (ending.where, words.LOSS)), None)
+        share = chance_of_loss(case.traffic, lost, ending.where) if lost is not None else ""
         return ending.phrase(several) + (f" ({share})" if share else "")
 
     if len(found) == 1:
@@ -200,11 +203,22 @@ def _direct(case: Case) -> str:
     return f"{said}: {' and '.join(ways)}{', ' if ways else ''}{_why_direct(case, path)}"
 
 
+def _meanwhile(case: Case) -> str:
+    """What happened to the network before they met."""
+    start = min((event.t for said in case.said.values() for event in said), default=0)
+    told = [f"{one.text} at {(one.t - start) / NS_PER_SECOND:.2f} s" for one in case.traffic.happened]
+    return f"; meanwhile {listed(told)}" if told else ""
+
+
 def _why_direct(case: Case, path: Mapping[str, Sequence[str]]) -> str:
     plan = case.traffic.plan
     if set(path.get("types", ())) == {CandidateType.HOST.value}:
         return "because these are their own addresses, between which no NAT lies"
     one, other = plan.ends
+    for name, peer in ((one, other), (other, one)):
+        event = last_of(case.traffic.happened, nats_of(plan.network, name), None)
+        if event is not None and peer in path and Endpoint.parse(path[peer][1]) not in case.traffic.told:
+            return f"because {peer} answers where {name}'s checks come from since {moved(event)}"
     shifting = {name: mappers(plan, name) for name in plan.ends}
     if not any(shifting.values()):
         if not any(nats_of(plan.network, name) for name in plan.ends):

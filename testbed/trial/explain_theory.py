@@ -31,6 +31,7 @@ from testbed.traversal.events import (
     Relay,
     RoundOfChecks,
 )
+from testbed.trial.explain_events import in_lab as happened
 from testbed.trial.explain_flows import Events, Traffic, told_by
 
 LAST = 1 << 63
@@ -50,6 +51,8 @@ def theory(record: Record, said: Events, traffic: Traffic | None, played: Played
     plan = model.plan
     in_lab, in_model = list(_facts(plan, said, traffic)), list(_facts(plan, played.events, model if traffic else None))
     if traffic is None:
+        in_lab += [Fact(one.t, f"{one.text} happens") for one in happened(record, plan)]
+        in_model += [Fact(one.t, f"{one.text} happens") for one in model.happened]
         in_lab += _drops(record)
         in_model += _model_drops(played, plan)
     return Theory(
@@ -88,6 +91,8 @@ def _facts(plan: CellPlan, said: Events, traffic: Traffic | None) -> Iterator[Fa
         for event in events:
             if (text := _fact(event, name)) is not None:
                 yield Fact(event.t, f"{who} {text}")
+    for one in traffic.happened if traffic is not None else ():
+        yield Fact(one.t, f"{one.text} happens")
     for journey in [j for end in plan.ends for j in traffic.checks(end)] if traffic is not None else []:
         at = LAST if journey.at is None else journey.at
         what = f"what {journey.sender} sends to {name(journey.remote)}"
@@ -131,7 +136,7 @@ def _chosen_by_kernel(plan: CellPlan) -> frozenset[str]:
         str(address)
         for box in plan.network.boxes.values()
         if box.translation is not None and is_native(box.translation.profile)
-        for address in box.translation.external
+        for address in (*box.translation.external, *(address for later in box.spare for address in later))
     )
 
 

@@ -3,7 +3,8 @@
 Rule 1: time runs from the first start of an end. Nothing is left out but what a line says in numbers.
 Rule 2: checks of one round to one candidate are one line, at the time of the first; so are guessed ports of one
         address. The checks that answer or nominate belong to the round that they fell into.
-Rule 3: what NATs and links lost of other packets is a line of its own, at the time when the first of them had left.
+Rule 3: what happened to the network by the scenario's events is a line of its own.
+Rule 4: what NATs and links lost of other packets is a line of its own, at the time when the first of them had left.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ def timeline(said: Events, traffic: Traffic, *, told: bool) -> tuple[Entry, ...]
             if left_by := [str(e) for e in externals(journeys) if e not in {j.local for j in journeys}]:
                 text += f", leaving by {listed(left_by)}"
             entries.append((burst[0].t, name, burst[0].word, text, endings(journeys)))
+    entries += [(one.t, one.event.place, words.HAPPENS, one.event.text, ()) for one in traffic.happened]
     if told:
         entries += [(lost[0].at or 0, _place(lost[0]), "lost", _lost(lost, traffic), ()) for lost in _losses(traffic)]
     entries.sort(key=lambda entry: entry[0])

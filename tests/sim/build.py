@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Network
 
 from testbed.plan.trials import CellPlan, plan_cell
 from testbed.sim.trial import Played, Settings, play
+from testbed.spec.event import Event as SpecEvent
 from testbed.spec.kinds import kind
 from testbed.spec.link import Impairment, Link
 from testbed.spec.matrix import CellSpec
@@ -47,13 +48,14 @@ def cell(
     agent: str = "udp",
     strategy: str = "reflexive",
     regions: dict[str, dict[str, int]] | None = None,
+    events: Sequence[SpecEvent] = (),
     **profiles: str | NatProfile,
 ) -> CellPlan:
     """The plan of a cell; nats that are not named keep endpoint-independent mappings and filter by address and port."""
     nats = [name for name, entry in nodes.items() if entry.kind is NodeKind.NAT]
     given = {name: profile(profiles.get(name, "eim-apdf")) for name in (*nats, *profiles)}
     topology = Topology(nodes=dict(nodes), regions=regions or {})
-    return plan_cell(CellSpec(dict(profiles), topology, given, strategy, agent, ("alice", "bob")))
+    return plan_cell(CellSpec(dict(profiles), topology, given, strategy, agent, ("alice", "bob"), tuple(events)))
 
 
 def trial(plan: CellPlan, seed: int = 1, settings: Settings = SETTINGS) -> Played:

@@ -7,6 +7,7 @@ import pytest
 from testbed.plan.trials import CellPlan, trial_seed
 from testbed.sim.prediction import is_certain, predict_cell
 from testbed.sim.trial import play
+from testbed.spec.event import Change, Event
 from testbed.spec.profile import Dependence, NatProfile, Ports
 from testbed.spec.topology import Node
 from tests.sim.build import MS, SECOND, SETTINGS, TWO_HOMES, cell, link, node
@@ -19,6 +20,8 @@ ONE_HOME = {
     "alice": node("peer", "nat"),
     "bob": node("peer", "nat"),
 }
+
+FLUSH = Event(at=200 * MS, node="nat_a", do=Change.FLUSH)
 
 
 def lossy(**impairments: int) -> dict[str, Node]:
@@ -41,6 +44,7 @@ def lossy(**impairments: int) -> dict[str, Node]:
         pytest.param(cell(strategy="port-prediction"), False, id="a strategy that looks at ports"),
         pytest.param(cell(strategy="relay-only"), True, id="a strategy that looks at nothing"),
         pytest.param(cell(nat_a=NatProfile(mapping=Dependence.NONE)), True, id="a firewall has no ports"),
+        pytest.param(cell(events=[FLUSH]), False, id="what comes first is a matter of times"),
     ],
 )
 def test_what_no_die_can_change(plan: CellPlan, certain: bool) -> None:

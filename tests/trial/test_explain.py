@@ -18,20 +18,23 @@ from testbed.plan.trials import CellPlan
 from testbed.report.explanation import page
 from testbed.results.explanation import Explanation
 from testbed.results.record import Event as RecordEvent
-from testbed.results.record import Record
+from testbed.results.record import Happening, Record
 from testbed.sim.trial import Settings, play
+from testbed.spec.event import Change
+from testbed.spec.event import Event as SpecEvent
 from testbed.spec.kinds import kind
 from testbed.spec.profile import Hairpinning, NatProfile, Unsolicited
 from testbed.traversal.candidates import CandidateType
 from testbed.traversal.events import CandidateFound, Check, Connected, Event, Exhausted, Failed, Relay, Start, to_json
 from testbed.trial.explain import NOT_KEPT, build, read_events
 from testbed.trial.explain_choice import choose
+from testbed.trial.explain_events import in_lab
 from testbed.trial.explain_flows import Traffic
 from testbed.trial.explain_journeys import Journey, captured, sightings
 from testbed.trial.explain_sentence import Case, sentence
 from testbed.trial.explain_timeline import listed
 from tests.results.build import record
-from tests.sim.build import SETTINGS, TWO_HOMES, cell, link, node
+from tests.sim.build import SECOND, SETTINGS, TWO_HOMES, cell, link, node
 
 MS = 1_000_000
 A, B = Endpoint("192.168.1.2", 5000), Endpoint("192.168.2.2", 6000)
@@ -346,7 +349,108 @@ def test_sentence(
     journeys: list[Journey],
     deserved: str,
 ) -> None:
-    assert sentence(Case(kept, said, Traffic(plan, said, journeys))) == deserved, about
+    assert sentence(Case(kept, said, Traffic(plan, said, journeys, in_lab(kept, plan)))) == deserved, about
+
+
+# ---------------------------------------------------------------------------- what happened meanwhile
+
+
+def nat_event(change: Change) -> tuple[SpecEvent, ...]:
+    return (SpecEvent(at=5 * MS, node="nat_a", do=change),)
+
+
+NEW = Endpoint("11.128.0.2", 5000)
+"""The first address that nobody has: the rendezvous took one."""
+CUT = (
+    SpecEvent.model_validate({"at": 5 * MS, "link": "nat_a", "set": {"loss": 1_000_000}}),
+    SpecEvent.model_validate({"at": 30 * MS, "link": "nat_a", "set": {"loss": 0}}),
+)
+EVENT_ROWS = [
+    (
+        "a nat that was restarted has nothing for what was told before",
+        nat_event(Change.RESTART),
+        "relayed",
+        bob(A_OUT, "nat_a", "no-mapping", n=2),
+        "Not direct: each of bob's 2 checks to alice's server-reflexive address 11.0.0.6:5000 died at nat_a "
+        "(no-mapping), because nat_a was restarted 0.0 s before and lost its mappings.",
+    ),
+    (
+        "one that got another address answers at the old one no more, and its packets come from the new one",
+        nat_event(Change.CHANGE_ADDRESS),
+        "relayed",
+        alice(B_OUT, "nat_b", "no-permission", left_by=NEW) + bob(A_OUT, "nat_a", "no-mapping"),
+        "Not direct: alice's only check to bob's server-reflexive address 11.0.0.10:6000 died at nat_b "
+        "(no-permission), because it came from 11.128.0.2:5000 (nat_a got another address), to which bob had sent "
+        "nothing; bob's only check to alice's server-reflexive address 11.0.0.6:5000 died at nat_a (no-mapping), "
+        "because nat_a got another address, 11.128.0.2, 0.0 s before and answers at 11.0.0.6 no more.",
+    ),
+    (
+        "a link loses what an event lets it lose, at that time",
+        CUT,
+        "relayed",
+        alice(B_OUT, "nat_a", "loss", n=3) + bob(A_OUT, "alice", "arrived"),
+        "Not direct: each of alice's 3 checks to bob's server-reflexive address 11.0.0.10:6000 was lost on the link "
+        "nat_a (100% loss up nat_a); bob's only check to alice's server-reflexive address 11.0.0.6:5000 arrived at "
+        "alice.",
+    ),
+    (
+        "what an event did to a packet that left before it is nothing",
+        (SpecEvent(at=80 * MS, node="nat_a", do=Change.FLUSH),),
+        "relayed",
+        alice(B_OUT, "nat_b", "no-permission"),
+        "Not direct: alice's only check to bob's server-reflexive address 11.0.0.10:6000 died at nat_b "
+        "(no-permission), because it came from 11.0.0.6:5000, to which bob had sent nothing.",
+    ),
+    (
+        "direct, by what the other end saw after it",
+        nat_event(Change.CHANGE_ADDRESS),
+        "direct",
+        [],
+        "Direct after 111 ms: alice reaches bob at 11.0.0.10:6000 and bob reaches alice at 11.128.0.2:5000, because "
+        "bob answers where alice's checks come from since nat_a got another address; meanwhile nat_a: change-address "
+        "to 11.128.0.2 at 0.01 s.",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("about", "planned", "outcome", "journeys", "deserved"), EVENT_ROWS, ids=[r[0] for r in EVENT_ROWS]
+)
+def test_sentence_of_what_happened(
+    about: str, planned: tuple[SpecEvent, ...], outcome: str, journeys: list[Journey], deserved: str
+) -> None:
+    plan = cell(nat_a="eim-apdf", nat_b="eim-apdf", events=planned)
+    path = {**PATH, "bob": (str(B), str(NEW))} if outcome == "direct" else None
+    done = [Happening(at=e.at, t=e.at, what=e.place) for e in plan.events]
+    kept, said = record(outcome=outcome, path=path, events=done), both()
+    assert sentence(Case(kept, said, Traffic(plan, said, journeys, in_lab(kept, plan)))) == deserved, about
+
+
+def test_what_happened_is_in_the_timeline_and_a_fact_of_theory() -> None:
+    planned = (
+        SpecEvent(at=200 * MS, node="nat_a", do=Change.FLUSH),
+        SpecEvent(at=19 * SECOND, node="nat_b", do=Change.FLUSH),
+    )
+    plan = cell(nat_a="eim-apdf", nat_b="eim-apdf", events=planned)
+    played = play(plan, SETTINGS, 5)
+    told = {
+        name: [RecordEvent.model_validate(to_json(event)) for event in said] for name, said in played.events.items()
+    }
+    done = [
+        Happening(at=200 * MS, t=200 * MS, what="nat_a: flush"),
+        Happening(at=19 * SECOND, t=None, what="nat_b: flush", not_applied="the trial was over"),
+    ]
+    dropped = {"nat_a": {"dropped": {"no-mapping": 1}}, "nat_b": {"dropped": {"no-permission": 1}}}
+    kept = record(seed=5, agents=told, events=done, nats=dropped, outcome="relayed")
+    explained = build("run", kept, plan, read_events(kept), None, SETTINGS, [])
+    assert [(e.t, e.who, e.text) for e in explained.timeline if e.event == "happens"] == [(0.2, "nat_a", "flush")]
+    assert "nat_b: flush, due at 19 s, did not happen: the trial was over" in explained.notes
+    assert explained.theory is not None
+    assert explained.theory.differs is None
+    never = kept.model_copy(update={"events": (done[0].model_copy(update={"t": None}), done[1])})
+    explained = build("run", never, plan, read_events(never), None, SETTINGS, [])
+    assert explained.theory is not None
+    assert explained.theory.differs == "in the model nat_a: flush happens, in the lab not"
 
 
 # ---------------------------------------------------------------------------- checks and packets
