@@ -24,7 +24,7 @@ from testbed.lab.nftables.table import REASONS
 from testbed.plan.outcomes import CLAIM_REFUTED, ENDS_DISAGREE, Outcome
 from testbed.results.document import Document, json_schema
 from testbed.results.explanation import ENDINGS
-from testbed.results.record import BUSY_MACHINE, CAPTURE_DROPS, LATE_EVENT_LOOP, METRICS, Record
+from testbed.results.record import BUSY_MACHINE, CAPTURE_DROPS, LATE_EVENT, LATE_EVENT_LOOP, METRICS, Record
 from testbed.spec.kinds import OLDER_NAMES
 from testbed.spec.load import load_any
 from testbed.traversal import events
@@ -195,7 +195,7 @@ TABLES = [
         "docs/concepts.md",
         "## Warnings",
         "warning",
-        [LATE_EVENT_LOOP, BUSY_MACHINE, CAPTURE_DROPS, ENDS_DISAGREE, CLAIM_REFUTED],
+        [LATE_EVENT_LOOP, LATE_EVENT, BUSY_MACHINE, CAPTURE_DROPS, ENDS_DISAGREE, CLAIM_REFUTED],
     ),
     # every way in which a packet may end
     ("docs/concepts.md", "## Explanations", "ending", list(ENDINGS)),

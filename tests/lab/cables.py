@@ -52,7 +52,7 @@ def udp(box: Namespace, address: str) -> socket.socket:
 def cables(links: Sequence[Link], seed: int = 1) -> list[WireCable]:
     """As `wired` numbers them."""
     return [
-        WireCable(f"cable{number}", _FIRST_FAR + 2 * number, _FIRST_FAR + 2 * number + 1, link, seed + number)
+        WireCable(f"cable{number}", _FIRST_FAR + 2 * number, _FIRST_FAR + 2 * number + 1, link, seed + number, True)
         for number, link in enumerate(links)
     ]
 

@@ -15,6 +15,8 @@ from testbed.lab.namespaces import new_namespace
 from testbed.lab.netlink import LOOPBACK, Batch, Netlink
 from testbed.lab.netlink_netem import (
     Settings,
+    change_qdisc,
+    check_changes,
     compare_qdisc,
     decode,
     encode,
@@ -217,3 +219,60 @@ def test_a_kernel_with_netem_holds_what_was_set(sentence: str, arguments: str, i
         with Netlink() as link:
             link.send(Batch([qdisc("on lo", LOOPBACK, impairment, seed)]))
         compare_qdisc(LOOPBACK, impairment, seed)
+
+
+# ---------------------------------------------------------------------------- changes
+
+_CREATE_OR_EXCLUSIVE = 0x600
+NORMAL = Impairment(delay=20 * MS, jitter=4 * MS, distribution=Distribution.NORMAL)
+UNIFORM = Impairment(delay=20 * MS, jitter=4 * MS)
+
+
+@pytest.mark.parametrize(("about", "_", "impairment"), ROWS, ids=[row[0] for row in ROWS])
+def test_a_change_says_all_of_it(about: str, _: str, impairment: Impairment) -> None:
+    """A netem leaves alone what a change does not tell: what is nothing now must be told too (netem_change)."""
+    message = change_qdisc("on lo", LOOPBACK, impairment, 7).data
+    flags = struct.unpack_from("=IHH", message)[2]
+    assert not flags & _CREATE_OR_EXCLUSIVE, "it changes what is there, or fails"
+    told = decode(message[OPTIONS_AT:])
+    assert told == settings(impairment, 7), about
+    kinds = {struct.unpack_from("=HH", message, at)[1] & 0x3FFF for at in attributes_of(message)}
+    assert {1, 3, 4, 6} <= kinds, "correlation, reorder, corrupt, rate"
+
+
+def attributes_of(message: bytes) -> list[int]:
+    at, found = OPTIONS_AT + 24, []
+    while at < len(message):
+        found.append(at)
+        at += -(-struct.unpack_from("=H", message, at)[0] // 4) * 4
+    return found
+
+
+@pytest.mark.parametrize(
+    ("states", "is_refused"),
+    [
+        pytest.param([UNIFORM, NORMAL], False, id="to a table"),
+        pytest.param([NORMAL, Impairment(delay=MS), NORMAL], False, id="to no jitter and back"),
+        pytest.param([NORMAL, UNIFORM], True, id="a table cannot be taken away again"),
+        pytest.param([NORMAL, Impairment(), UNIFORM], True, id="not even in two steps"),
+    ],
+)
+def test_what_netem_cannot_become_is_refused(states: list[Impairment], is_refused: bool) -> None:
+    if is_refused:
+        with pytest.raises(MachineError, match="alice up: netem cannot go back to the uniform distribution"):
+            check_changes("alice up", states)
+    else:
+        check_changes("alice up", states)
+
+
+@pytest.mark.lab
+@rows
+def test_a_kernel_changes_from_anything_to_anything(sentence: str, arguments: str, impairment: Impairment) -> None:
+    if (refusal := netem_refusal()) is not None:
+        pytest.skip(refusal)
+    everything = Impairment(delay=MS, jitter=MS, correlation=PERCENT, loss=1, duplicate=1, corrupt=1, reorder=1, rate=8)
+    with new_namespace():
+        with Netlink() as link:
+            link.send(Batch([qdisc("on lo", LOOPBACK, everything, 1)]))
+            link.send(Batch([change_qdisc("on lo", LOOPBACK, impairment, 2)]))
+        compare_qdisc(LOOPBACK, impairment, 2)

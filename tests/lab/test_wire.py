@@ -471,3 +471,31 @@ def test_fates_do_not_depend_on_what_else_is_carried() -> None:
             return found
 
     assert arrived() == arrived(lossy, Link())
+
+
+@pytest.mark.lab
+def test_a_change_is_for_frames_that_come_after_it() -> None:
+    """What was sent before it keeps its delay and its fate, though it has not arrived yet; the dice go on."""
+    slow, lossy = Link(up=Impairment(delay=50 * MS)), Link(up=Impairment(loss=40 * PERCENT))
+    model = Direction(slow.up, seeds_of_directions(1)[0], varies=True)
+    expected = [index for index in range(20) if isinstance(model.offer(92, index)[0], Arrival)]
+    model.change(lossy.up)
+    expected = [i for i in range(20, 60) if isinstance(model.offer(92, i)[0], Arrival)] + expected
+    with wired(slow) as (wire, [pair]):
+        lower, upper = pair.sockets()
+        for index in range(20):
+            lower.sendto(numbered(index, 50), (UPPER, 5000))
+        wire.change("cable0", lossy)
+        for index in range(20, 60):
+            lower.sendto(numbered(index, 50), (UPPER, 5000))
+        assert [number(upper.recv(100)) for _ in expected] == expected
+        lower.close()
+        upper.close()
+
+
+@pytest.mark.lab
+def test_a_wire_that_has_died_takes_no_orders() -> None:
+    with wired(Link(up=Impairment(delay=MS))) as (wire, _):
+        os.kill(wire.pid, signal.SIGKILL)
+        with pytest.raises(BrokenError, match=r"the wire process died \(signal 9\)"):
+            wire.change("cable0", Link())
