@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import statistics
-from math import comb
+from math import comb, sqrt
 
 import pytest
 from hypothesis import given
@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from testbed.stats import (
     Percentile,
+    Proportion,
     Sample,
     Verdict,
     clopper_pearson,
@@ -20,6 +21,7 @@ from testbed.stats import (
     quantile_ranks,
     smallest,
     smallest_n,
+    weighted,
     wilson,
 )
 
@@ -273,3 +275,58 @@ def test_that_many_trials_are_enough_and_one_fewer_is_not(twentieths: int, bound
 @given(st.integers(1, 1000), st.integers(1, 1000))
 def test_smallest(first: int, limit: int) -> None:
     assert smallest(lambda n: n >= first, 1, limit) == (first if first <= limit else None)
+
+
+# ---------------------------------------------------------------------------- weighted sums
+
+
+def test_a_weighted_sum_of_one_is_itself_but_for_its_method() -> None:
+    found = weighted([(7.0, wilson(10, 20))])
+    assert (found.value, found.n, found.method, found.confidence) == (0.5, 20, "stratified", 0.95)
+    assert found.high - 0.5 == pytest.approx(1.959964 * sqrt(0.25 / 20), rel=1e-6)
+
+
+def test_strata_that_are_known_add_nothing_to_the_interval() -> None:
+    known, guessed = Proportion(1.0, 1.0, 1.0, 0.95, "exact", 1), wilson(10, 20)
+    alone, both = weighted([(1.0, guessed)]), weighted([(3.0, known), (1.0, guessed)])
+    assert both.value == 0.875
+    assert both.high - both.low == pytest.approx((alone.high - alone.low) / 4)
+
+
+def test_strata_without_trials_may_be_anything() -> None:
+    found = weighted([(1.0, wilson(0, 0)), (3.0, Proportion(0.0, 0.0, 0.0, 0.95, "exact", 1))])
+    assert (found.value, found.low, found.high) == (None, 0.0, 0.25)
+    assert weighted([]) == Proportion(None, 0.0, 1.0, 0.95, "stratified", 0)
+
+
+def test_a_stratum_that_never_failed_is_as_uncertain_as_its_trials_leave_it() -> None:
+    few, many = (weighted([(1.0, wilson(n, n)), (1.0, wilson(0, n))]) for n in (2, 200))
+    assert few.value == many.value == 0.5
+    assert few.high - few.low > 0.9
+    assert many.high - many.low < 0.05
+
+
+STRATA: list[tuple[str, list[float], list[float], int]] = [
+    ("all of them certain", [1.0] * 30 + [0.0] * 20, [1.0] * 50, 2),
+    ("certain and open", [1.0] * 10 + [0.0] * 5 + [0.5] * 5, [3.0] * 10 + [1.0] * 10, 5),
+    ("two", [0.9, 0.2], [8.0, 2.0], 10),
+    ("open, three trials each", [0.5] * 10, [1.0] * 10, 3),
+    ("nearly certain", [0.98] * 20, [1.0] * 20, 5),
+    ("a few large ones", [0.95, 0.5, 1.0, 0.0], [70.0, 10.0, 15.0, 5.0], 10),
+    ("open, one trial each", [0.5] * 40, [1.0] * 40, 1),
+]
+
+
+@pytest.mark.parametrize(("about", "chances", "weights", "n"), STRATA, ids=[row[0] for row in STRATA])
+def test_coverage_of_weighted_sums_by_simulation(
+    about: str, chances: list[float], weights: list[float], n: int
+) -> None:
+    """600 populations: a true coverage of 95 % falls below 92.5 % once in 300 such tests; the seed is fixed."""
+    rng = random.Random(f"weighted {about}")
+    true = sum(w * p for w, p in zip(weights, chances, strict=True)) / sum(weights)
+    covered = 0
+    for _ in range(600):
+        tried = [wilson(sum(rng.random() < p for _ in range(n)), n) for p in chances]
+        found = weighted(list(zip(weights, tried, strict=True)))
+        covered += found.low - 1e-12 <= true <= found.high + 1e-12
+    assert covered >= 0.925 * 600
