@@ -118,7 +118,9 @@ def _reference() -> Iterator[str]:
     yield from _kind_of_file(FileKind.NAT_PROFILE, "NAT profile", ("Ports", "TcpTimeout"))
     yield from _profiles()
     yield from _kind_of_file(
-        FileKind.SCENARIO, "Scenario", ("Event", "WrittenChange", "Expectation", "Bound", "Command", "LabChoice")
+        FileKind.SCENARIO,
+        "Scenario",
+        ("Event", "WrittenChange", "Published", "Expectation", "Bound", "Command", "LabChoice"),
     )
     yield from _names("Agents", "`agent: NAME`, or `agent: {command: [...]}` for a program of your own.", AGENTS)
     yield from _strategies()

@@ -5,3 +5,4 @@ from __future__ import annotations
 LINKS = ("auto", "netem", "wire")
 CAPTURES = ("failed", "all", "none")
 PROGRESS = ("auto", "live", "plain", "none")
+SAMPLE = "Of a population: N trials drawn by its weights, instead of the file's number of each cell."

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from testbed.plan.population import Condition, rate
 from testbed.plan.trials import CellPlan
 from testbed.sim.prediction import Prediction, Settings, can_play, predict_cell
 from testbed.spec.factor_rules import text
-from testbed.spec.model import Model
-from testbed.stats import Sample
+from testbed.spec.model import CONTEXT_WRITTEN, Model
+from testbed.spec.population import shares
+from testbed.spec.scenario import Scenario
+from testbed.stats import Proportion, Sample
 
 SCHEMA = "testbed.prediction/1"
 NOTHING = "-"
@@ -33,6 +36,16 @@ class Predicted:
     reason: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Mixed:
+    """A population, to be predicted as a whole."""
+
+    scenario: Scenario
+    conditions: Sequence[Condition]
+    sampled: Mapping[str, int] | None
+    """How many trials were drawn of each cell; None where cells are weighted."""
+
+
 def predict(plan: CellPlan, settings: Settings, seed: int, trials: int) -> Predicted:
     """The prediction of a cell."""
     if why := can_play(plan):
@@ -44,8 +57,8 @@ def predict(plan: CellPlan, settings: Settings, seed: int, trials: int) -> Predi
 # ---------------------------------------------------------------------------- for a person
 
 
-def lines(scenario: str, seed: int, cells: Sequence[Predicted]) -> Iterator[str]:
-    """A title, the table, the reasons."""
+def lines(scenario: str, seed: int, cells: Sequence[Predicted], mix: Mixed | None = None) -> Iterator[str]:
+    """A title, the table, the reasons; of a population what all of it says."""
     yield f"{scenario}: {len(cells)} {'cell' if len(cells) == 1 else 'cells'}, seed {seed}, predicted"
     yield ""
     names = list(dict.fromkeys(name for cell in cells for name in cell.factors))
@@ -59,6 +72,34 @@ def lines(scenario: str, seed: int, cells: Sequence[Predicted]) -> Iterator[str]
     yield f"{len(certain)} of {len(cells)} cells connect every time"
     for why in dict.fromkeys(cell.reason for cell in cells if cell.prediction is None and cell.reason):
         yield f"not predicted: {why}"
+    if mix is not None:
+        yield ""
+        yield from _population_lines(mix, cells)
+
+
+def _population_lines(mix: Mixed, cells: Sequence[Predicted]) -> Iterator[str]:
+    for condition in mix.conditions:
+        found = _rate_of(mix, condition, cells)
+        where = ", ".join(f"{name}={text(value)}" for name, value in condition.factors.items())
+        of = f"{len(condition.weights)} weighted cells" if mix.sampled is None else f"{found.n} trials drawn"
+        head = f"population, {where}" if where else "population"
+        if found.value is None:
+            yield f"{head}: not predicted"
+        else:
+            yield f"{head}: {_percent(found.value)} of {of} [{_percent(found.low)}-{_percent(found.high)}]"
+    for figure in mix.scenario.published:
+        yield f"  beside it: {figure.text} ({figure.source})" + (f": {figure.about}" if figure.about else "")
+    if mix.scenario.leaves_out:
+        yield f"  left out: {' '.join(mix.scenario.leaves_out.split())}"
+
+
+def _rate_of(mix: Mixed, condition: Condition, cells: Sequence[Predicted]) -> Proportion:
+    """What the model says of a condition: exact cells have the value alone; in a sample each drawn trial counts."""
+    shares = {cell.id: cell.prediction.success_rate for cell in cells if cell.prediction is not None}
+    if mix.sampled is None:
+        return rate(condition, shares, is_sampled=False)
+    drawn = {name: replace(share, n=mix.sampled[name]) for name, share in shares.items()}
+    return rate(condition, drawn, is_sampled=True)
 
 
 def _row(cell: Predicted) -> list[str]:
@@ -89,9 +130,12 @@ def _median(sample: Sample) -> str:
 # ---------------------------------------------------------------------------- for a program
 
 
-def document(scenario: str, seed: int, cells: Sequence[Predicted]) -> str:
+def document(scenario: str, seed: int, cells: Sequence[Predicted], mix: Mixed | None = None) -> str:
     """The JSON document, with its newline."""
-    body = {"schema": SCHEMA, "scenario": scenario, "seed": seed, "cells": [_cell(cell) for cell in cells]}
+    body: dict[str, object] = {"schema": SCHEMA, "scenario": scenario, "seed": seed}
+    body["cells"] = [_cell(cell) for cell in cells]
+    if mix is not None:
+        body["population"] = _population(mix, cells)
     return json.dumps(body, indent=1) + "\n"
 
 
@@ -100,20 +144,40 @@ def _cell(cell: Predicted) -> dict[str, object]:
     found: dict[str, object] = {"id": cell.id, "factors": factors, "source": None, "reason": cell.reason}
     if cell.prediction is None:
         return found
-    rate = cell.prediction.success_rate
     return found | {
         "source": cell.prediction.source,
-        "success_rate": {
-            "value": rate.value,
-            "low": round(rate.low, 6),
-            "high": round(rate.high, 6),
-            "confidence": rate.confidence,
-            "method": rate.method,
-            "n": rate.n,
-        },
+        "success_rate": _share(cell.prediction.success_rate),
         "outcomes": dict(cell.prediction.outcomes),
         "time_to_traverse": _metric(cell.prediction.time_to_traverse),
         "candidate_discovery_time": _metric(cell.prediction.candidate_discovery_time),
+    }
+
+
+def _share(share: Proportion) -> dict[str, object]:
+    return {
+        "value": share.value,
+        "low": round(share.low, 6),
+        "high": round(share.high, 6),
+        "confidence": share.confidence,
+        "method": share.method,
+        "n": share.n,
+    }
+
+
+def _population(mix: Mixed, cells: Sequence[Predicted]) -> dict[str, object]:
+    return {
+        "form": "weighted" if mix.sampled is None else "sampled",
+        "weights": shares(mix.scenario.population),
+        "conditions": [
+            {
+                "factors": {name: text(value) for name, value in condition.factors.items()},
+                "cells": len(condition.weights),
+                "success_rate": _share(_rate_of(mix, condition, cells)),
+            }
+            for condition in mix.conditions
+        ],
+        "published": [figure.model_dump(mode="json", context=CONTEXT_WRITTEN) for figure in mix.scenario.published],
+        "leaves_out": mix.scenario.leaves_out,
     }
 
 

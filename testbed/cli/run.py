@@ -10,7 +10,7 @@ from typing import Literal
 
 import click
 
-from testbed.cli.choices import CAPTURES, LINKS, PROGRESS
+from testbed.cli.choices import CAPTURES, LINKS, PROGRESS, SAMPLE
 from testbed.cli.heedless import heedless, silence
 from testbed.errors import ExitStatus, MachineError, UsageError
 
@@ -19,6 +19,7 @@ Examples:
   sudo testbed run symmetric_nat                     the table, and a folder below results/
   testbed run classic --trials 5 --only nat_a=eim-eif
   testbed run my_scenario.yaml --json > result.json  one document on stdout
+  testbed run population --sample 300                300 trials, drawn by how common each NAT is
   testbed run classic --out results/monday           stop it with Ctrl-C, and then:
   testbed run classic --out results/monday --resume
 """
@@ -28,6 +29,7 @@ Examples:
 @click.argument("scenario")
 @click.option("--trials", type=click.IntRange(min=1), metavar="N", help="Trials of each cell, instead of the file's.")
 @click.option("--seed", type=click.IntRange(min=0), metavar="N", help="Seed of the run, instead of the file's.")
+@click.option("--sample", type=click.IntRange(min=1), metavar="N", help=SAMPLE)
 @click.option(
     "--jobs",
     type=click.IntRange(min=1),
@@ -46,6 +48,7 @@ def command(
     scenario: str,
     trials: int | None,
     seed: int | None,
+    sample: int | None,
     jobs: int | None,
     only: tuple[str, ...],
     links: str | None,
@@ -73,11 +76,17 @@ def command(
 
     if resume and out is None:
         raise UsageError("--resume goes on with the run in a folder: name it with --out DIR")
+    if sample is not None and trials is not None:
+        raise UsageError("--sample draws N trials in all, --trials gives every cell N: write one of them")
     raise_for_all()
     loaded = load_scenario(scenario, refusals=refusals, trials=trials, seed=seed, only=only)
     owner = caller(os.environ, os.geteuid())
     choices = Choices(
-        jobs=jobs, links=Links(links) if links is not None else None, keep=capture, nat_test=not no_nat_test
+        jobs=jobs,
+        links=Links(links) if links is not None else None,
+        keep=capture,
+        nat_test=not no_nat_test,
+        sample=sample,
     )
     campaign = Campaign(loaded, choices, time.time_ns())
     path = out or Path("results") / campaign.manifest.run

@@ -13,7 +13,7 @@ from typing import TextIO
 from rich.console import Console
 from rich.text import Text
 
-from testbed.report import factors, grid, lines, table, words
+from testbed.report import factors, grid, lines, population, table, words
 from testbed.report.words import Glyphs
 from testbed.results.document import Cell, Document, ExpectationResult
 from testbed.stats import Verdict
@@ -43,6 +43,7 @@ def page(document: Document, width: int, g: Glyphs = words.UNICODE) -> list[Text
         _title(document, constant, width, g),
         body,
         _legend(document, g),
+        population.render(document.population, width, g) if document.population is not None else [],
         [line for e in document.expectations for line in _expectation(e, width, g)],
         # The table shows no p95, so it need not say how far that can be trusted.
         [line for text in document.warnings if not text.startswith("p95 ") for line in _warning(text, width)],

@@ -27,10 +27,11 @@ class Glyphs:
     track: str = "░"
     rule: str = "─"
     differs: str = "≠"
+    within: str = "±"
 
 
 UNICODE = Glyphs()
-ASCII = Glyphs("-", "..", "x", "|", "+", "x", "?", "#", "", ".", "-", "!=")
+ASCII = Glyphs("-", "..", "x", "|", "+", "x", "?", "#", "", ".", "-", "!=", "+/-")
 
 
 def glyphs(encoding: str) -> Glyphs:

@@ -24,6 +24,7 @@ from pydantic import (
 
 from testbed.errors import ExitStatus, UsageError
 from testbed.plan.outcomes import Outcome
+from testbed.results.population import Population
 from testbed.results.record import METRICS
 from testbed.spec.model import Model
 from testbed.stats import Verdict
@@ -170,6 +171,8 @@ class Document(Model):
     environment: dict[str, JsonValue]
     events: tuple[ScenarioEvent, ...] = ()
     cells: tuple[Cell, ...]
+    population: Population | None = None
+    """Of all cells together, where the scenario says how common each profile is."""
     expectations: tuple[ExpectationResult, ...]
     warnings: tuple[str, ...]
 

@@ -33,6 +33,7 @@ from testbed.results.document import (
     Rate,
     ScenarioEvent,
 )
+from testbed.results.population import PlannedPopulation, Population, summarise_population
 from testbed.results.record import METRICS, Record, sample, warning_kind
 from testbed.spec.event import Event
 from testbed.spec.model import Model
@@ -65,6 +66,7 @@ class Run:
     """In the plan's order."""
     expect: Sequence[Expectation] = ()
     events: Sequence[Event] = ()
+    population: PlannedPopulation | None = None
     notes: Sequence[str] = field(default=())
     """Warnings that are about the run as a whole."""
     predictions: Mapping[str, Prediction] = field(default_factory=dict)
@@ -92,6 +94,7 @@ def summarise(run: Run, records: Iterable[Record]) -> Document:
         environment=dict(run.environment),
         events=tuple(ScenarioEvent(at=seconds(event.at), what=describe_event(event)) for event in run.events),
         cells=cells,
+        population=_population(run, cells),
         expectations=expectations,
         warnings=tuple(warnings),
     )
@@ -172,6 +175,17 @@ def _cell(planned: PlannedCell, records: Sequence[Record], predictions: Mapping[
             **metrics,
         }
     )
+
+
+def _population(run: Run, cells: Sequence[Cell]) -> Population | None:
+    if run.population is None:
+        return None
+    seen = {cell.id: stats.wilson(cell.outcomes.direct, cell.success_rate.n) for cell in cells}
+    predicted = {
+        cell: stats.Proportion(p.success_rate, p.low, p.high, stats.CONFIDENCE, p.method, p.n)
+        for cell, p in run.predictions.items()
+    }
+    return summarise_population(run.population, seen, predicted)
 
 
 def _agrees(prediction: Prediction | None, direct: int, n: int, cells: int) -> bool | None:

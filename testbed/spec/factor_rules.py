@@ -49,13 +49,15 @@ def misfit(node: Node, profile: NatProfile) -> str | None:
     return None
 
 
-def tell(source: Source, path: Path, error: SpecError) -> None:
-    """Problems that an attempt to follow a name gave: those without a file belong to the place of the name."""
+def tell(source: Source, path: Path, error: SpecError, *, key: bool = False) -> None:
+    """Problems that an attempt to follow a name gave: those without a file belong to the place of the name, which may
+    be a key.
+    """
     for problem in error.problems:
         if problem.file:
             source.problems.append(problem)
         else:
-            source.add(path, problem.message)
+            source.add(path, problem.message, key=key)
 
 
 @dataclass(frozen=True, slots=True)

@@ -162,6 +162,7 @@ class Loader:
     def _read_profiles_of(self, scenario: Scenario, beside: Path) -> None:
         """Tell what is wrong in the files of profiles, where the topology cannot tell which factors are nats."""
         words = {word for factors in scenario.matrix for values in factors.values() for word in values}
+        words |= {word for mix in scenario.population.values() for word in mix}
         for word in sorted(word for word in words if isinstance(word, str)):
             try:
                 self.profile_of(word, beside)

@@ -1,7 +1,7 @@
 """From a scenario to its cells: every combination of factors, with what it means.
 
-Rule 1: cells come in the order of the products; within a product the last factor varies fastest, and after the
-        factors the pair of peers.
+Rule 1: cells come in the order of the products; within a product the last factor varies fastest, after the factors of
+        the matrix those of the population, and then the pair of peers.
 Rule 2: two cells whose factors read the same are one; so `id` names a cell.
 Rule 3: where more than one pair meets, the pair is a factor too: each trial is about one pair.
 """
@@ -11,12 +11,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
+from math import prod
 from typing import Any
 
 from testbed.spec import topology_rules
 from testbed.spec.event import Event
 from testbed.spec.event_rules import check_places
 from testbed.spec.factor_rules import MAX_CELLS, FactorRules, Factors, ProfileOf, change, text
+from testbed.spec.population import shares
+from testbed.spec.population_rules import check_population
 from testbed.spec.problems import Source
 from testbed.spec.profile import NatProfile
 from testbed.spec.scenario import DEFAULT_STRATEGY, Agent, Scenario
@@ -44,6 +47,8 @@ class CellSpec:
     """Who meets whom; the first is the QUIC client."""
     events: tuple[Event, ...] = ()
     """What happens while a trial runs, in the file's order."""
+    weight: float = 1.0
+    """Its share of the population: the product of its profiles' shares."""
 
     @property
     def id(self) -> str:
@@ -74,6 +79,7 @@ class Expansion:
         rules = FactorRules(self.source, self.base, self.raw, self.topology_source, self.profile_of)
         for index, factors in enumerate(self.scenario.matrix):
             rules.check_product(("matrix", index), factors)
+        check_population(self.source, self.scenario, self.base, self.profile_of)
         if len(self.source.problems) > before:
             return ()
         seen: set[frozenset[tuple[str, str]]] = set()
@@ -95,9 +101,11 @@ class Expansion:
         return tuple(cells)
 
     def _combinations(self) -> Iterator[tuple[Path, dict[str, Any]]]:
+        mixes = {name: tuple(mix) for name, mix in self.scenario.population.items()}
         for index, factors in enumerate(self.scenario.matrix):
-            for values in product(*factors.values()):
-                yield ("matrix", index), dict(zip(factors, values, strict=True))
+            whole = {**factors, **mixes}
+            for values in product(*whole.values()):
+                yield ("matrix", index), dict(zip(whole, values, strict=True))
 
     def _cells_of(self, path: Path, factors: Factors, pairs: Sequence[Pair]) -> list[CellSpec]:
         """One combination as a cell for each pair; none, told in `source`, where it means nothing."""
@@ -114,6 +122,7 @@ class Expansion:
                 factors.get("agent", self.scenario.agent),
                 pair,
                 self.scenario.events,
+                prod(mix[str(factors[name])] for name, mix in shares(self.scenario.population).items()),
             )
             for pair in pairs
         ]

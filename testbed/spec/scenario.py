@@ -10,6 +10,7 @@ from pydantic import Discriminator, Field, Tag, WithJsonSchema
 
 from testbed.spec.event import Event
 from testbed.spec.model import Duration, Model, OneOrMore, Probability, Whole
+from testbed.spec.population import Mix, Published
 
 SECOND = 1_000_000_000
 
@@ -62,7 +63,7 @@ ABOUT_STRATEGIES: Mapping[str, str] = {
 
 DEFAULT_STRATEGY = "reflexive"
 
-NOT_YET = (("population",), ("bench",), ("lab", "kernel"), ("lab", "time"))
+NOT_YET = (("bench",), ("lab", "kernel"), ("lab", "time"))
 """Keys that later versions of this format have: refused by name, not as a spelling mistake."""
 
 MOST_TRIALS = 1_000_000
@@ -173,6 +174,13 @@ class Scenario(Model):
     matrix: Annotated[tuple[Product, ...], Field(min_length=1), OneOrMore()] = ({},)
     """Products of factors; their union, in order, is the list of cells. A factor is a nat or router (its profile),
     `strategy`, `agent`, or a dotted path into the topology such as `nodes.alice.link.loss`."""
+    population: dict[str, Mix] = Field(default_factory=dict)
+    """Nat -> {profile: weight}: how common each profile is there. Each combination is a cell, beside the factors of the
+    matrix, and the run gives one success rate of all of them, weighted."""
+    published: tuple[Published, ...] = ()
+    """Figures of the field to be shown beside that rate."""
+    leaves_out: str = ""
+    """What the population leaves out, for whoever reads its rate."""
     pairs: tuple[tuple[str, str], ...] = ()
     """Which peers try to meet; the first of a pair is the QUIC client. Needed beyond two peers."""
     parameters: Annotated[dict[str, Any], Field(json_schema_extra=_parameters_schema())] = Field(default_factory=dict)

@@ -12,6 +12,7 @@ from typing import Any
 from testbed.spec.event_rules import check_shapes
 from testbed.spec.factor_rules import check_agent, text
 from testbed.spec.model import describe
+from testbed.spec.population_rules import check_published
 from testbed.spec.problems import Source, suggestion
 from testbed.spec.scenario import DEFAULT_STRATEGY, NOT_YET, STRATEGIES, Scenario
 from testbed.spec.topology import NodeKind, Topology
@@ -39,6 +40,7 @@ def build(source: Source, data: Mapping[str, Any], name: str) -> Scenario | None
         if getattr(scenario, key) == 0:
             source.add((key,), "nothing can be reached in no time")
     check_shapes(source, scenario)
+    check_published(source, scenario)
     for index, expectation in enumerate(scenario.expect):
         here: Path = ("expect", index, "success_rate")
         least, most = expectation.success_rate.at_least, expectation.success_rate.at_most

@@ -26,16 +26,19 @@ from testbed.certify.suspects import refuted
 from testbed.errors import MachineError, UsageError
 from testbed.lab import events, links, namespaces, probe
 from testbed.lab.blueprint import Blueprint, Links, draw
+from testbed.plan import population
 from testbed.plan.outcomes import Outcome
 from testbed.plan.trials import CellPlan, plan_cell, trial_seed
 from testbed.results.document import Document, Lab, Prediction
 from testbed.results.folder import Folder, run_name
 from testbed.results.inputs import Manifest
+from testbed.results.population import PlannedPopulation
 from testbed.results.record import CAPTURE_LOST, Key, Record, warning_kind
 from testbed.results.summary import PlannedCell, Run, plain, summarise
 from testbed.sim import prediction as sim
 from testbed.spec import scenario as spec
 from testbed.spec.loader import LoadedScenario
+from testbed.spec.population import shares
 from testbed.spec.scenario import Command
 from testbed.trial.attempt import GRACE, Settings
 from testbed.trial.engine import Engine, Finished
@@ -74,6 +77,8 @@ class Choices:
     keep: CaptureKept = "failed"
     nat_test: bool = True
     """Whether every NAT is tested before the first trial."""
+    sample: int | None = None
+    """How many trials of each condition are drawn from the scenario's population, instead of so many of each cell."""
 
 
 class Campaign:
@@ -83,7 +88,9 @@ class Campaign:
         """`now`: nanoseconds since 1970, for the run's name."""
         self._loaded, self._choices = loaded, choices
         scenario = loaded.scenario
-        self.plans = tuple(map(plan_cell, loaded.cells))
+        self._conditions = population.conditions(scenario, loaded.cells)
+        self._trials = population.trials_of(scenario, loaded.cells, self._conditions, choices.sample)
+        self.plans = tuple(plan_cell(cell) for cell in loaded.cells if cell.id in self._trials)
         self._check_programs()
         namespaces.ensure_rights()
         probe.ensure_basics()
@@ -98,7 +105,11 @@ class Campaign:
             run=run_name(scenario.name, scenario.seed, now),
             testbed=__version__,
             seed=scenario.seed,
-            settings={"links": self.links, "cells": [plan.id for plan in self.plans]},
+            settings={
+                "links": self.links,
+                "cells": [plan.id for plan in self.plans],
+                **({"sample": choices.sample} if choices.sample is not None else {}),
+            },
         )
         self.inputs: Mapping[str, str] = dict(loaded.files)
 
@@ -106,9 +117,7 @@ class Campaign:
     def cells(self) -> tuple[PlannedCell, ...]:
         """As progress and document name them."""
         return tuple(
-            PlannedCell(
-                plan.id, {name: plain(value) for name, value in plan.factors.items()}, self._loaded.scenario.trials
-            )
+            PlannedCell(plan.id, {name: plain(value) for name, value in plan.factors.items()}, self._trials[plan.id])
             for plan in self.plans
         )
 
@@ -158,7 +167,10 @@ class Campaign:
         """Begin to find out what the model says of the cells."""
         scenario = self._loaded.scenario
         settings = sim.Settings(scenario.deadline, scenario.setup_deadline, dict(scenario.parameters))
-        return Forecast(self.plans, settings, scenario.seed, scenario.trials)
+        if not self._conditions:
+            return Forecast(self.plans, settings, scenario.seed, scenario.trials)
+        whole = [plan_cell(cell) for cell in self._loaded.cells]  # what a sample has left out, too
+        return Forecast(whole, settings, scenario.seed, max(scenario.trials, population.PLAYED))
 
     def document(self, folder: Folder, predictions: Mapping[str, Prediction], notes: Sequence[str] = ()) -> Document:
         """What the trials gave so far, beside what was predicted. `notes`: what a reader should know of the run."""
@@ -172,6 +184,7 @@ class Campaign:
             cells=self.cells,
             expect=scenario.expect,
             events=scenario.events,
+            population=self._population(),
             notes=(*folder.notes, *notes, *_unknowns(self._loaded), *self._untested()),
             predictions=predictions,
         )
@@ -183,8 +196,10 @@ class Campaign:
         The first trial of every cell, then the second: a machine that becomes slower is slower for all cells alike, and
         those that run into their deadlines wait beside others that do not.
         """
-        for index in range(self._loaded.scenario.trials):
+        for index in range(max(self._trials.values())):
             for plan in self.plans:
+                if index >= self._trials[plan.id]:
+                    continue
                 before = last.get((plan.id, index))
                 if before is not None and before.outcome is not Outcome.BROKEN:
                     continue
@@ -199,6 +214,18 @@ class Campaign:
                     self._choices.keep,
                     None if self._choices.keep == "none" else folder.capture_path(Key(plan.id, index, attempt)),
                 )
+
+    def _population(self) -> PlannedPopulation | None:
+        scenario = self._loaded.scenario
+        if not self._conditions:
+            return None
+        return PlannedPopulation(
+            form="weighted" if self._choices.sample is None else "sampled",
+            weights=shares(scenario.population),
+            conditions=self._conditions,
+            published=scenario.published,
+            leaves_out=scenario.leaves_out,
+        )
 
     def _untested(self) -> tuple[str, ...]:
         return () if self._choices.nat_test else ("NATs were not tested before the first trial (--no-nat-test)",)

@@ -69,7 +69,8 @@ def _written(block: Block, folder: Path) -> Path:
     path = folder / "fragment.yaml"
     said = yaml.safe_load(block.text)
     assert isinstance(said, dict), block
-    rest = "".join(line for line in SCENARIO.splitlines(keepends=True) if line.partition(":")[0] not in said)
+    unsaid = [line for line in SCENARIO.splitlines(keepends=True) if line.partition(":")[0] not in said]
+    rest = "".join(line for line in unsaid if not ("population" in said and line.startswith("matrix:")))
     path.write_text(rest + block.text)
     return path
 

@@ -171,3 +171,65 @@ def test_what_a_run_under_sudo_makes_belongs_to_its_caller(tmp_path: Path) -> No
     made = [path for path in tmp_path.rglob("*") if path.name != "own.yaml"]
     assert len(made) > 8
     assert {(path.stat().st_uid, path.stat().st_gid) for path in made} == {(65534, 65534)}
+
+
+# ---------------------------------------------------------------------------- populations
+
+MIX = """
+topology: two_homes
+agent: udp
+population:
+  nat_a: &homes {eim-eif: 3, apdm-apdf: 1}
+  nat_b: *homes
+published:
+  - {name: Somebody, success_rate: 70%, plus_or_minus: 7.1%, source: a paper}
+leaves_out: all other NATs
+trials: 2
+deadline: 2s
+"""
+
+
+def test_a_population_has_one_rate_of_all_cells(tmp_path: Path) -> None:
+    scenario(tmp_path, MIX)
+    ran = call("run", "own.yaml", "--out", "out", "--capture", "none", "--json", at=tmp_path)
+    assert ran.status == 0, ran.err
+    found = ran.document.population
+    assert found is not None
+    (condition,) = found.conditions
+    assert (found.form, condition.cells, condition.agrees) == ("weighted", 4, True)
+    assert (condition.success_rate.value, condition.success_rate.n) == (0.9375, 8)
+    assert condition.prediction is not None
+    assert condition.prediction.low < 0.9375 < condition.prediction.high
+    assert found.weights["nat_a"] == {"eim-eif": 0.75, "apdm-apdf": 0.25}
+    assert found.leaves_out == "all other NATs"
+
+
+def test_a_sample_is_drawn_resumed_and_compared_with_all_of_the_population(tmp_path: Path) -> None:
+    scenario(tmp_path, MIX)
+    arguments = ("run", "own.yaml", "--out", "out", "--capture", "none", "--seed", 3, "--json")
+    ran = call(*arguments, "--sample", 5, at=tmp_path)
+    assert ran.status == 0, ran.err
+    found = ran.document.population
+    assert found is not None
+    (condition,) = found.conditions
+    assert (found.form, condition.success_rate.n, condition.success_rate.method) == ("sampled", 5, "wilson")
+    assert sum(cell.trials for cell in ran.document.cells) == 5 == len(records(tmp_path / "out"))
+    assert len(ran.document.cells) < condition.cells == 4
+    assert condition.prediction is not None
+    again = call(*arguments, "--sample", 5, "--resume", at=tmp_path)
+    assert again.status == 0, again.err
+    assert again.document.population == found
+    assert call(*arguments, "--sample", 6, "--resume", at=tmp_path).status == 2
+    text = call("run", "own.yaml", "--sample", 5, "--seed", 3, "--out", "other", at=tmp_path).out
+    assert "of 5 trials drawn" in text
+    assert "beside it Somebody 70 % ± 7.1 % (a paper)" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(("--sample", 3, "--trials", 2), "write one of them"), (("--sample", 0), "0 is not in the range")],
+)
+def test_mistakes_about_samples(arguments: tuple[object, ...], message: str, tmp_path: Path) -> None:
+    scenario(tmp_path, MIX)
+    ran = call("run", "own.yaml", *arguments, at=tmp_path)
+    assert (ran.status, message in ran.err) == (2, True), ran.err

@@ -10,7 +10,7 @@ from testbed.plan.outcomes import Outcome
 from tests.run.command import call, records
 from tests.spec.corpus import ROOT
 
-LARGE = ("grid", "grid_session_reply")
+LARGE = ("grid", "grid_session_reply", "population")
 SCENARIOS = sorted(path.stem for path in (ROOT / "scenarios").glob("*.yaml"))
 
 

@@ -36,6 +36,18 @@ matrix:
 trials: 6
 """
 
+MIX = """
+topology: homes
+agent: udp
+population:
+  nat_a: &homes {eim-apdf: 3, apdm-apdf: 1}
+  nat_b: *homes
+published:
+  - {name: Somebody, success_rate: 70%, plus_or_minus: 7.1%, about: something else, source: a paper}
+  - {name: Another, at_least: 80%, source: a talk}
+leaves_out: all other NATs
+"""
+
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
@@ -43,6 +55,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
     for folder, name, text in (("topologies", "homes", TOPOLOGY), ("scenarios", "small", SCENARIO)):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / f"{name}.yaml").write_text(text)
+    (tmp_path / "scenarios" / "mix.yaml").write_text(MIX)
     program = SCENARIO.replace("agent: udp", "agent: {command: [my-punch]}")
     (tmp_path / "scenarios" / "program.yaml").write_text(program)
     monkeypatch.chdir(tmp_path)
@@ -111,9 +124,45 @@ def test_external_programs_are_not_predicted(run: Run) -> None:
     assert all(cell["source"] is None and "external program" in cell["reason"] for cell in cells)
 
 
+def test_a_population_has_one_rate_of_all_cells(run: Run) -> None:
+    status, out, _ = run("mix")
+    assert status == 0
+    assert out.splitlines()[-4:] == [
+        "population: 56.2% of 4 weighted cells [56.2%-56.2%]",
+        "  beside it: Somebody: 70% ± 7.1% (a paper): something else",
+        "  beside it: Another: at least 80% (a talk)",
+        "  left out: all other NATs",
+    ]
+
+
+def test_a_population_in_the_document(run: Run) -> None:
+    document = json.loads(run("mix", "--json")[1])["population"]
+    assert document["form"] == "weighted"
+    assert document["weights"] == {name: {"eim-apdf": 0.75, "apdm-apdf": 0.25} for name in ("nat_a", "nat_b")}
+    (condition,) = document["conditions"]
+    rate = condition["success_rate"]
+    assert (condition["factors"], condition["cells"], rate["value"], rate["method"]) == ({}, 4, 0.5625, "stratified")
+    assert document["published"][0] == {
+        "name": "Somebody", "success_rate": "70%", "at_least": None, "plus_or_minus": "7.1%", "about": "something else",
+        "source": "a paper",
+    }  # fmt: skip
+    assert "population" not in json.loads(run("small", "--json")[1])
+
+
+def test_a_sample_of_a_population(run: Run) -> None:
+    document = json.loads(run("mix", "--json", "--sample", "40", "--seed", "5")[1])["population"]
+    (condition,) = document["conditions"]
+    rate = condition["success_rate"]
+    assert (document["form"], rate["n"], rate["method"]) == ("sampled", 40, "wilson")
+    assert rate["low"] < 0.5625 < rate["high"]
+    assert run("mix", "--sample", "40", "--seed", "5")[1].splitlines()[-4].startswith("population: ")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (("small", "--sample", "5"), "the scenario has no population"),
+        (("mix", "--sample", "5", "--trials", "2"), "write one of them"),
         (("no-such-scenario",), "no-such-scenario"),
         (("small", "--only", "nat_c=eim-eif"), "nat_c"),
         (("small", "--trials", "0"), "0"),

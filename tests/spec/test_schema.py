@@ -50,6 +50,8 @@ ONLY_CHECK_KNOWS: Mapping[str, tuple[str, ...]] = {
         "scenarios/dotted_together",
         "scenarios/dotted_values",
         "scenarios/event_places",
+        "scenarios/population",
+        "scenarios/population_missing",
         "scenarios/no_profile",
         "scenarios/nothing_varied",
         "scenarios/older_words",
