@@ -65,7 +65,9 @@ ROWS = [
 
 
 @pytest.mark.parametrize(("sentence", "document", "rate", "agrees"), ROWS, ids=[row[0] for row in ROWS])
-def test_one_rate_of_all_cells(sentence: str, document: Document, rate: tuple[object, ...], agrees: bool | None) -> None:
+def test_one_rate_of_all_cells(
+    sentence: str, document: Document, rate: tuple[object, ...], agrees: bool | None
+) -> None:
     assert document.population is not None
     (condition,) = document.population.conditions
     found = condition.success_rate

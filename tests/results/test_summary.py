@@ -37,7 +37,8 @@ def test_the_document_has_the_keys_of_the_design() -> None:
     made = run(fields(nat_a=["apdm-apdf"], nat_b=["eim-eif"]), expect=[gate(80, nat_b="eim-eif")])
     document = json.loads(summarise(made, played(made)).to_json())
     assert list(document) == [
-        "schema", "run", "scenario", "seed", "lab", "environment", "events", "cells", "population", "expectations", "warnings",
+        "schema", "run", "scenario", "seed", "lab", "environment", "events", "cells", "population", "expectations",
+        "warnings",
     ]  # fmt: skip
     assert document["schema"] == "testbed.result/1"
     assert document["lab"] == {"kernel": "host", "links": "wire", "time": "real"}
