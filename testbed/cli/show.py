@@ -13,6 +13,7 @@ from testbed.plan.events import describe
 from testbed.spec.link import Link
 from testbed.spec.load import Loaded, LoadedScenario, LoadedTopology
 from testbed.spec.model import CONTEXT_WRITTEN, Model
+from testbed.spec.population import shares
 from testbed.spec.profile import NatProfile
 from testbed.spec.topology import INTERNET, Node, Topology
 from testbed.units import format_duration
@@ -104,6 +105,8 @@ def _scenario(loaded: LoadedScenario) -> Iterator[str]:
         where = ", ".join(f"{name}={value}" for name, value in expectation["where"].items()) or "all cells"
         bound = _joined({key: value for key, value in expectation["success_rate"].items() if value is not None})
         yield f"expect: {where}: success_rate {bound}"
+    for name, mix in shares(scenario.population).items():
+        yield f"population: {name}: {', '.join(f'{word} {100 * share:.3g} %' for word, share in mix.items())}"
     for event in loaded.scenario.events:
         yield f"event: {format_duration(event.at)}: {describe(event)}"
     for number, cell in enumerate(loaded.cells, start=1):

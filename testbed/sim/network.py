@@ -19,7 +19,7 @@ lost, where a kernel would cut it into fragments at its first link.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from sys import maxsize
 from typing import NamedTuple, Protocol, TypeAlias
@@ -27,17 +27,12 @@ from typing import NamedTuple, Protocol, TypeAlias
 from testbed.datagram import Datagram, Endpoint
 from testbed.link.model import LINK_HEADER, Direction, seeds_of_directions
 from testbed.link.model import Lost as Fallen
-from testbed.nat.nat import Nat
 from testbed.nat.packet import NO_FLAGS, Dropped, Forwarded, Hairpinned, Packet, Transport
 from testbed.plan.events import LinkEvent, NatEvent, PlannedEvent
-from testbed.plan.network import Box
 from testbed.plan.seeds import derive
+from testbed.sim.nodes import node_of
 from testbed.sim.routes import Leg, Line, Routes
-from testbed.spec.event import Change
 from testbed.spec.link import Impairment
-from testbed.spec.profile import Dependence
-
-NONE = Dependence.NONE
 
 IP_AND_UDP = 28
 """Bytes of both headers."""
@@ -95,17 +90,6 @@ class Attached:
     seen: list[Seen] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
-class _Node:
-    """What a box is to a packet."""
-
-    forwards: bool
-    addresses: frozenset[str]
-    nat: Nat | None
-    external: frozenset[str]
-    wan: str
-
-
 class VirtualNetwork:
     """The network of one trial."""
 
@@ -125,7 +109,7 @@ class VirtualNetwork:
             for number, impairment in enumerate(impairments)
             if not plain[number]
         }
-        self._nodes = {name: _node(box, derive(seed, "nat", name)) for name, box in routes.network.boxes.items()}
+        self._nodes = {name: node_of(box, derive(seed, "nat", name)) for name, box in routes.network.boxes.items()}
         self._sockets: dict[tuple[str, Endpoint], Attached] = {}
         self._heap: list[tuple[int, int, Attached | Leg | NatEvent | LinkEvent, int, Packet | None]] = []
         self._count = 0
@@ -187,18 +171,7 @@ class VirtualNetwork:
                     after = impairment if self._certainty is None else self._certainty(impairment)
                     self._directions[number].change(after)
             return
-        node = self._nodes[event.node]
-        assert node.nat is not None
-        match event.change:
-            case Change.RESTART:
-                node.nat.restart()
-            case Change.FLUSH:
-                node.nat.flush()
-            case Change.CHANGE_ADDRESS:
-                node.nat.change_address(event.external)
-                external = frozenset(map(str, event.external))
-                addresses = node.addresses - node.external | external
-                self._nodes[event.node] = replace(node, addresses=addresses, external=external)
+        self._nodes[event.node] = self._nodes[event.node].after(event)
 
     # ---- machines
 
@@ -322,11 +295,3 @@ def link_seed(line: Line, seed: int) -> int:
     link, name = line.cable.link, line.cable.name
     up, down = seeds_of_directions(link.seed if link.seed is not None else derive(seed, "link", name))
     return up if line.is_up else down
-
-
-def _node(box: Box, seed: int) -> _Node:
-    addresses, translation = frozenset(map(str, box.addresses())), box.translation
-    if translation is None:
-        return _Node(box.forwards, addresses, None, frozenset(), "")
-    external = frozenset(map(str, translation.external)) if translation.profile.mapping is not NONE else frozenset()
-    return _Node(box.forwards, addresses, Nat(translation, seed), external, translation.wan)

@@ -137,6 +137,13 @@ def test_show_lists_the_cells_of_a_scenario(run: Run) -> None:
     assert len([line for line in lines if line.startswith("cell ")]) == 15
 
 
+def test_show_says_what_happens_and_how_common_each_profile_is(run: Run) -> None:
+    _, out, _ = run("check", "--show", "nat_restart")
+    assert "  event: 250ms: nat_a: restart\n  event: 250ms: link nat_a: loss: 100%\n" in out
+    _, out, _ = run("check", "--show", "population")
+    assert "  population: nat_b: linux-masquerade 39.2 %, pf-static-port 13.1 %, " in out
+
+
 def test_list_shows_what_a_name_finds(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("topologies").mkdir()
