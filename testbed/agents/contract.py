@@ -10,7 +10,7 @@ All times are integer nanoseconds of CLOCK_MONOTONIC, which is one clock for eve
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
@@ -18,7 +18,7 @@ import trio
 
 from testbed.datagram import Endpoint
 from testbed.traversal.candidates import Role
-from testbed.traversal.events import Connected, Event, Exhausted, Failed, Relay, Unsupported
+from testbed.traversal.events import Event
 from testbed.traversal.rendezvous import ServerAddresses as ServerAddresses
 
 EXIT_UNSUPPORTED = 77
@@ -94,12 +94,3 @@ class Agent(Protocol):
         self, setup: AgentSetup, *, open_socket: OpenSocket, on_event: OnEvent, stop: trio.Event
     ) -> AgentResult:
         """Run one end."""
-
-
-def is_finished(events: Iterable[Event]) -> bool:
-    """Whether an end has nothing more to find out: a trial may stop both ends once both are.
-
-    An end whose rounds are exhausted still waits for its relay until the deadline: relayed or failed is the question.
-    """
-    seen = {type(event) for event in events}
-    return bool(seen & {Connected, Failed, Unsupported}) or {Exhausted, Relay} <= seen

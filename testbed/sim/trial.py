@@ -26,8 +26,8 @@ from testbed.sim.routes import Routes
 from testbed.spec.scenario import Command
 from testbed.traversal.bases import FIRST_PORTS, CloseBase
 from testbed.traversal.candidates import Role
-from testbed.traversal.events import Connected, Event, Exhausted, Failed, Relay
-from testbed.traversal.metrics import discovery_time, traversal_time
+from testbed.traversal.events import Connected, Event, Relay
+from testbed.traversal.metrics import discovery_time, is_over, traversal_time
 from testbed.traversal.peer import Peer
 from testbed.traversal.quic_peer import QuicPeer
 from testbed.traversal.rendezvous import Rendezvous
@@ -106,7 +106,6 @@ class _Trial:
         self._plan, self._settings, self._seed = plan, settings, seed
         self._network = network
         self._said: dict[str, list[Event]] = {name: [] for name in plan.ends}
-        self._over: set[str] = set()
         self._rendezvous = Rendezvous(plan.servers, Random(derive(seed, "rendezvous")))
         server = self._network.attach(
             self._rendezvous, plan.rendezvous, self._rendezvous.locals, lambda now: self._serve(server, now)
@@ -153,10 +152,8 @@ class _Trial:
                     peer.base_opened(event.endpoint, now)
                 else:
                     peer.base_refused(event.endpoint, now)
-            if name not in self._over and _is_finished(said):
-                self._over.add(name)
-                if len(self._over) == len(self._plan.ends):
-                    self._network.stop()
+            if is_over(self._said):
+                self._network.stop()
 
     def _serve(self, server: Attached, now: int) -> None:
         while events := self._rendezvous.events():
@@ -203,9 +200,3 @@ class _Trial:
 
 def _passages(seen: Iterable[Seen], is_outgoing: bool) -> Iterable[Passage]:
     return (Passage(d.source, d.destination, hash(d.data)) for way, d in seen if way is is_outgoing)
-
-
-def _is_finished(said: Sequence[Event]) -> bool:
-    """Whether an end has nothing more to find out; one that is exhausted still waits for its relay."""
-    kinds = {type(event) for event in said}
-    return bool(kinds & {Connected, Failed}) or {Exhausted, Relay} <= kinds

@@ -2,6 +2,7 @@
 
 Rule 1: a time is the difference of two events of one clock; the slower end counts where both have one.
 Rule 2: a time that was not reached is censored at the limit that ended the waiting, never left out.
+Rule 3: a trial is over when neither end has anything more to find out.
 """
 
 from __future__ import annotations
@@ -10,12 +11,25 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from testbed.traversal.events import Check, Connected, Data, Event, Gathered, Relay, RoundOfChecks, Start
+from testbed.traversal.events import (
+    Check,
+    Connected,
+    Data,
+    Event,
+    Exhausted,
+    Failed,
+    Gathered,
+    Relay,
+    RoundOfChecks,
+    Start,
+    Unsupported,
+)
 from testbed.units import seconds
 
 E = TypeVar("E", bound=Event)
 Events = Mapping[str, Sequence[Event]]
 Kinds = tuple[type[Event], ...]
+_LAST_WORDS: frozenset[type[Event]] = frozenset({Connected, Failed, Unsupported})
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +46,20 @@ class Measured:
 
     metrics: dict[str, float | None]
     censored: dict[str, float]
+
+
+def is_over(events: Events) -> bool:
+    """Whether both ends may be stopped.
+
+    An end whose rounds are exhausted still waits for its relay until the deadline (relayed or failed is the question),
+    and for the other end's last probes, where that one says that it is connected.
+    """
+    kinds = [{type(event) for event in said} for said in events.values()]
+    if all(seen & _LAST_WORDS for seen in kinds):
+        return True
+    return all(seen & _LAST_WORDS or {Exhausted, Relay} <= seen for seen in kinds) and not any(
+        Connected in seen for seen in kinds
+    )
 
 
 def measure(events: Events, controlling: str, relays: frozenset[str], limits: Limits, *, direct: bool) -> Measured:

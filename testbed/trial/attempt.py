@@ -16,7 +16,7 @@ from functools import partial
 
 import trio
 
-from testbed.agents.contract import AgentResult, AgentSetup, ServerAddresses, is_finished
+from testbed.agents.contract import AgentResult, AgentSetup, ServerAddresses
 from testbed.agents.external import run_external_agent
 from testbed.agents.quic import run_quic_agent
 from testbed.agents.rendezvous import run_rendezvous
@@ -30,6 +30,7 @@ from testbed.plan.trials import CellPlan
 from testbed.spec.scenario import Command
 from testbed.traversal.candidates import Role
 from testbed.traversal.events import Event
+from testbed.traversal.metrics import is_over
 from testbed.units import NS_PER_SECOND, seconds
 
 DRAIN_EVERY = 0.05
@@ -146,7 +147,7 @@ async def _run_end(
         attempt.seen[setup.name].append(event)
         if all(attempt.seen.values()):
             started.set()
-        if all(map(is_finished, attempt.seen.values())):
+        if is_over(attempt.seen):
             stop.set()
 
     if isinstance(cell.agent, Command):

@@ -8,11 +8,12 @@ from typing import TypeAlias
 
 import trio
 
-from testbed.agents.contract import AgentResult, AgentSetup, ServerAddresses, is_finished
+from testbed.agents.contract import AgentResult, AgentSetup, ServerAddresses
 from testbed.agents.rendezvous import run_rendezvous
 from testbed.datagram import Endpoint
 from testbed.traversal.candidates import Role
 from testbed.traversal.events import Event
+from testbed.traversal.metrics import is_over
 from testbed.traversal.turn import Credentials
 from tests.agents.sockets import address, open_socket
 
@@ -37,7 +38,7 @@ async def run_pair(
 
     def on_event(name: str, event: Event) -> None:
         seen[name].append(event)
-        if all(map(is_finished, seen.values())):
+        if is_over(seen):
             stop.set()
 
     async def run(setup: AgentSetup) -> None:

@@ -14,13 +14,14 @@ import pytest
 import trio
 
 from testbed.agents import external
-from testbed.agents.contract import AgentResult, AgentSetup, ServerAddresses, is_finished
+from testbed.agents.contract import AgentResult, AgentSetup, ServerAddresses
 from testbed.agents.external import LONGEST_LINE, Reader, environment, run_external_agent
 from testbed.agents.rendezvous import run_rendezvous
 from testbed.datagram import Endpoint
 from testbed.errors import UsageError
 from testbed.traversal.candidates import Role
 from testbed.traversal.events import VOCABULARY, Connected, Event, Failed, Start, Unsupported
+from testbed.traversal.metrics import is_over
 from testbed.traversal.turn import Credentials
 from tests.agents.sockets import address, open_socket
 
@@ -227,7 +228,7 @@ def test_the_example_meets_itself() -> None:
 
         def on_event(name: str, event: Event) -> None:
             seen[name].append(event)
-            if all(map(is_finished, seen.values())):
+            if is_over(seen):
                 stop.set()
 
         async def run_one(setup: AgentSetup) -> None:

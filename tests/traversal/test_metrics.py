@@ -13,12 +13,14 @@ from testbed.traversal.events import (
     Connected,
     Data,
     Event,
+    Exhausted,
+    Failed,
     Gathered,
     Relay,
     RoundOfChecks,
     Start,
 )
-from testbed.traversal.metrics import Limits, measure
+from testbed.traversal.metrics import Limits, is_over, measure
 
 MS = 1_000_000
 A, A_OUTSIDE = Endpoint("192.168.1.2", 5000), Endpoint("11.0.0.6", 40000)
@@ -145,3 +147,27 @@ def test_what_is_measured_is_not_censored() -> None:
     for direct in (True, False):
         measured = measure({"alice": ALICE, "bob": BOB}, "alice", RELAYS, LIMITS, direct=direct)
         assert all(measured.metrics[name] is None for name in measured.censored)
+
+
+_RELAY, _CONNECTED = ALICE[3], ALICE[-1]
+_EXHAUSTED, _FAILED = Exhausted(300 * MS, 3), Failed(5_000 * MS, "no direct path by the deadline")
+ENDS: list[tuple[str, tuple[Event, ...], tuple[Event, ...], bool]] = [
+    ("nobody has said anything", (), (), False),
+    ("both are connected", (_CONNECTED,), (_CONNECTED,), True),
+    ("one is connected, the other still tries", (_CONNECTED,), (_RELAY,), False),
+    (
+        "one is connected, the other is exhausted: what the first sends may still arrive",
+        (_CONNECTED,),
+        (_RELAY, _EXHAUSTED),
+        False,
+    ),
+    ("one is connected, the other has given up", (_CONNECTED,), (_RELAY, _EXHAUSTED, _FAILED), True),
+    ("both are exhausted, and the relay works", (_RELAY, _EXHAUSTED), (_RELAY, _EXHAUSTED), True),
+    ("one is exhausted and waits for its relay", (_EXHAUSTED,), (_RELAY, _EXHAUSTED), False),
+    ("one has failed, the other is exhausted", (_FAILED,), (_RELAY, _EXHAUSTED), True),
+]
+
+
+@pytest.mark.parametrize(("sentence", "one", "other", "expected"), ENDS, ids=[row[0] for row in ENDS])
+def test_when_a_trial_is_over(sentence: str, one: tuple[Event, ...], other: tuple[Event, ...], expected: bool) -> None:
+    assert is_over({"alice": one, "bob": other}) is expected, sentence
