@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from enum import IntEnum, IntFlag
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import NamedTuple, TypeAlias
 
@@ -107,7 +108,7 @@ class _Format(NamedTuple):
 def _encode_address(value: Value, mask: bytes = bytes(16)) -> bytes | None:
     if not isinstance(value, Endpoint):
         return None
-    address = ip_address(value.host).packed
+    address = _packed(value.host)
     family = 1 if len(address) == 4 else 2
     port = value.port ^ int.from_bytes(mask[:2], "big")
     return struct.pack("!BBH", 0, family, port) + _xor(address, mask)
@@ -119,8 +120,17 @@ def _decode_address(data: bytes, mask: bytes = bytes(16)) -> Endpoint:
     if size is None or len(data) != 4 + size:
         raise ValueError(f"family {family} in {len(data)} bytes")
     address = _xor(data[4:], mask)
-    host = IPv4Address(address) if size == 4 else IPv6Address(address)
-    return Endpoint(str(host), port ^ int.from_bytes(mask[:2], "big"))
+    return Endpoint(_text(address), port ^ int.from_bytes(mask[:2], "big"))
+
+
+@lru_cache(maxsize=1024)
+def _packed(host: str) -> bytes:
+    return ip_address(host).packed
+
+
+@lru_cache(maxsize=1024)
+def _text(address: bytes) -> str:
+    return str(IPv4Address(address) if len(address) == 4 else IPv6Address(address))
 
 
 def _xor(data: bytes, mask: bytes) -> bytes:
