@@ -1,7 +1,7 @@
-"""The closed form of a birthday, on the kernel's NATs: the chance that one of N random probes meets one of k open ports.
+"""The closed form of a birthday, on the kernel's NATs: that one of N random probes meets one of k open ports.
 
-The model is held to the same form with more trials in tests/traversal/test_strategies.py. Here probes are paced so that a
-busy machine keeps up, and the deadline leaves room for that.
+The model is held to the same form with more trials in tests/traversal/test_strategies.py. Here probes are paced so that
+a busy machine keeps up, and the deadline leaves room for that.
 """
 
 from __future__ import annotations
