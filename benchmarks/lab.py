@@ -3,19 +3,19 @@
 Rule 1: the rival by scripts has the same namespaces, addresses, routes, neighbours and rules, but plain veth pairs:
         no impairments, no captures. So it is compared with a lab of ours that has none either ("bare"); Mininet, which
         has less still, with a whole one.
-Rule 2: "gone" is when nobody holds a namespace any more: the lab's process has ended, `ip netns delete` has returned.
-Rule 3: nothing of the host is touched: the scripts run in a mount and network namespace of their own.
+Rule 2: "gone" is when nobody holds a namespace any more: the lab is closed, `ip netns delete` has returned.
+Rule 3: a lab of ours is made as trials make theirs, in a process that has made others before.
+Rule 4: nothing of the host is touched: the scripts run in a mount and network namespace of their own.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -97,16 +97,8 @@ def _without_impairments(network: Network) -> Network:
 
 
 def _ours(blueprint: Blueprint, *, capture: bool = True) -> None:
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        with suppress(BaseException):  # the status says it; nothing may unwind into a second copy of this program
-            namespaces.enter_world()
-            with build(blueprint, 1, capture=capture):
-                status = 0
-        os._exit(status)
-    if os.waitpid(pid, 0)[1]:
-        raise SystemExit("the lab could not be built")
+    with closing(namespaces.new_namespace()) as world, world, build(blueprint, 1, capture=capture):
+        pass
 
 
 def _isolated(*command: str) -> None:
