@@ -25,6 +25,7 @@ from testbed.traversal import stun
 from testbed.traversal.candidates import Candidate, CandidateType, Description, Role, priority
 from testbed.traversal.stun import Kind, Message, Method
 from testbed.traversal.stun_attributes import Attribute, Value
+from testbed.traversal.timeouts import earliest
 
 NOMINATION_WAITS = tuple(wait * 1_000_000 for wait in (50, 100, 200, 400, 400, 400))
 """Nanoseconds from each nominating check to the next; after the last the pair is given up."""
@@ -196,7 +197,7 @@ class Checks:
     def next_timeout(self) -> int | None:
         """When the nomination, or a triggered check, is sent again."""
         times = [due for due, _ in self._repeats.values()] if self.selected is None else []
-        return min((time for time in (self._nominate_at, *times) if time is not None), default=None)
+        return earliest((self._nominate_at, *times))
 
     def handle_timeout(self, now: int) -> None:
         """Nominate again, or give the pair up; repeat triggered checks."""

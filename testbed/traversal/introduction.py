@@ -33,6 +33,7 @@ from testbed.traversal.rendezvous import ServerAddresses
 from testbed.traversal.signalling import SignallingClient
 from testbed.traversal.stun import Message
 from testbed.traversal.stun_attributes import StunFormatError
+from testbed.traversal.timeouts import earliest
 from testbed.traversal.turn import TurnClient
 
 
@@ -177,7 +178,7 @@ class Introduction:
         """The earliest of its parts."""
         times = [machine.next_timeout() for machine in self._machines()]
         times.append(self._wait_until)
-        return min((time for time in times if time is not None), default=None)
+        return earliest(times)
 
     def handle_timeout(self, now: int) -> None:
         """Do what is due."""

@@ -23,6 +23,7 @@ from testbed.traversal.punching import CloseBase, OpenBase, Punching
 from testbed.traversal.rendezvous import ServerAddresses
 from testbed.traversal.strategies import Strategy
 from testbed.traversal.stun_attributes import StunFormatError
+from testbed.traversal.timeouts import earliest
 
 
 class Attempt(TypedDict):
@@ -120,7 +121,7 @@ class Peer(ABC):
         if self.is_failed:
             return None
         parts: list[Timer] = [self._deadlines, *self._timers(), *self._machines()]
-        return min((time for part in parts if (time := part.next_timeout()) is not None), default=None)
+        return earliest([part.next_timeout() for part in parts])
 
     def handle_timeout(self, now: int) -> None:
         """Do what is due."""

@@ -35,6 +35,7 @@ from testbed.traversal.events import Event
 from testbed.traversal.rounds import Rounds
 from testbed.traversal.strategies import Strategy
 from testbed.traversal.stun import Message
+from testbed.traversal.timeouts import earliest
 
 PROBED_PORTS = range(1, 65536)
 """All there are: which of them a NAT assigns is not known from outside."""
@@ -147,7 +148,7 @@ class Punching:
         """The earliest of its parts."""
         times = [self._checks.next_timeout(), self.rounds.next_timeout(), self._new_bases.next_timeout()]
         times += [self._measurement.next_timeout()] if self._measurement is not None else []
-        return min((time for time in times if time is not None), default=None)
+        return earliest(times)
 
     def handle_timeout(self, now: int) -> None:
         """Do what is due."""

@@ -17,6 +17,7 @@ from testbed.traversal.introduction import Introduction
 from testbed.traversal.quic_connection import Connection
 from testbed.traversal.quic_happenings import Path
 from testbed.traversal.quic_switch import Switch
+from testbed.traversal.timeouts import earliest
 
 FIRST_DIRECT = 1 << 31
 """Greetings of the direct path are numbered from here."""
@@ -55,7 +56,7 @@ class Greeter:
     def next_timeout(self) -> int | None:
         """When the next greeting is due."""
         times = (self._relayed.next_timeout(), self._direct.next_timeout())
-        return min((time for time in times if time is not None), default=None)
+        return earliest(times)
 
     def greet(self, now: int) -> None:
         """Send what is due."""

@@ -16,6 +16,7 @@ from testbed.traversal.demultiplex import Protocol, classify
 from testbed.traversal.signalling import SignallingServer
 from testbed.traversal.stun_attributes import StunFormatError
 from testbed.traversal.stun_server import StunServer
+from testbed.traversal.timeouts import earliest
 from testbed.traversal.turn import Credentials
 from testbed.traversal.turn_server import RelayEvent, TurnServer
 
@@ -87,7 +88,7 @@ class Rendezvous:
     def next_timeout(self) -> int | None:
         """The earliest of its parts."""
         times = (self._turn.next_timeout(), self._signalling.next_timeout())
-        return min((time for time in times if time is not None), default=None)
+        return earliest(times)
 
     def handle_timeout(self, now: int) -> None:
         """Pass the time on."""

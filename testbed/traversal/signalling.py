@@ -131,7 +131,7 @@ class _Mailbox:
         return True
 
     def next_timeout(self) -> int | None:
-        return min((entry.due for entry in self.waiting.values()), default=None)
+        return min([entry.due for entry in self.waiting.values()]) if self.waiting else None
 
     def due(self, now: int) -> list[bytes]:
         """What is to be sent now; what was sent often enough is forgotten."""

@@ -70,7 +70,7 @@ class Transactions(Generic[Context]):
 
     def next_timeout(self) -> int | None:
         """When the next request is to be sent again or given up."""
-        return min(map(_due, self._pending.values()), default=None)
+        return min(map(_due, self._pending.values())) if self._pending else None
 
     def handle_timeout(self, now: int) -> list[Context]:
         """Send again what is due. Returns what was remembered of those that are given up."""

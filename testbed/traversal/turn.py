@@ -21,6 +21,7 @@ from testbed.datagram import Datagram, Endpoint
 from testbed.traversal import stun
 from testbed.traversal.stun import Kind, Message, Method
 from testbed.traversal.stun_attributes import Attribute, StunFormatError, Value
+from testbed.traversal.timeouts import earliest
 from testbed.traversal.transactions import DEFAULT_RTO, Transactions
 
 SECOND = 1_000_000_000
@@ -231,7 +232,7 @@ class TurnClient:
         """When something is to be sent again or renewed."""
         times = [self._transactions.next_timeout(), self._refresh_at]
         times += [entry.renew_at for entry in self._peers.values()]
-        return min((time for time in times if time is not None), default=None)
+        return earliest(times)
 
     def handle_timeout(self, now: int) -> None:
         """Send again, renew, give up."""
