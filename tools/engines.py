@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from testbed.lab.nftables.refusals import refusals
+from testbed.plan.engines import refusals
 from testbed.spec.profile import (
     SECOND,
     Dependence,

@@ -17,7 +17,7 @@ from testbed.certify.stage import STUN_PORTS, Stage, heard
 from testbed.certify.subject import HOSTS, SERVER
 from testbed.datagram import Endpoint
 from testbed.lab import packets
-from testbed.lab.nftables.refusals import refusals
+from testbed.plan.engines import refusals
 from testbed.spec.profile import Dependence
 from testbed.spec.topology import INTERNET
 from testbed.traversal.stun_attributes import Change

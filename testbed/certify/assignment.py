@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from testbed.certify import judgement
-from testbed.certify.rows import FEWEST_PORTS, Seen, capacity
+from testbed.certify.rows import FEWEST_PORTS, Seen
 from testbed.certify.stage import STUN_PORTS, Arrival, Stage
 from testbed.certify.subject import HOSTS
 from testbed.datagram import Endpoint
@@ -34,7 +34,7 @@ def mapping(stage: Stage) -> dict[str, Seen]:
     """RFC 5780 §4.3: how one socket is seen from two addresses and two ports."""
     stage.start()
     one = _mapping_of(stage, stage.block(0)[0] + 1)
-    if capacity(stage.profile) < FEWEST_PORTS:  # two sockets could need more ports than there are
+    if stage.profile.ports.most_of_host < FEWEST_PORTS:  # two sockets could need more ports than there are
         return {"mapping": Seen(one, "STUN from one socket to two addresses and two ports")}
     other = _mapping_of(stage, stage.block(0)[0] + 2)
     how = "STUN from two sockets, each to two addresses and two ports"
@@ -63,7 +63,7 @@ def preservation(stage: Stage) -> dict[str, Seen]:
 def order(stage: Stage) -> dict[str, Seen]:
     """How the port is chosen that is not the host's own: the order, the range, the parity."""
     stage.start(_with_one_address(stage.made))
-    count = min(_DRAWN, capacity(stage.profile) // 2)
+    count = min(_DRAWN, stage.profile.ports.most_of_host // 2)
     inside, why = _not_preserved(stage, count)
     pairs = _pairs(stage, inside)
     externals = [external for _, external in pairs]

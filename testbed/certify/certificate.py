@@ -21,7 +21,7 @@ from testbed.certify.stage import Stage, stay_on_one_cpu
 from testbed.certify.subject import Subject
 from testbed.errors import BrokenError
 from testbed.lab import namespaces, packets, probe
-from testbed.lab.nftables.refusals import engine_of
+from testbed.plan.engines import engine_of
 from testbed.spec.profile import Dependence, NatProfile
 
 Form = Literal["full", "quick"]

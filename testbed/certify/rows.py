@@ -123,12 +123,6 @@ def can_draw(profile: NatProfile, engine: Engine) -> bool:
     return not ports.preserve or not shares or ports.range[0] > 1
 
 
-def capacity(profile: NatProfile) -> int:
-    """How many ports one host can have of one external address."""
-    first, last = profile.ports.range
-    return profile.ports.block or last - first + 1
-
-
 def session_reply_shows(profile: NatProfile) -> bool:
     """Whether a stranger may come in through a mapping that an answer to him would not use."""
     order = list(MAPPINGS.values())
@@ -158,9 +152,9 @@ def _of_datagrams(profile: NatProfile, engine: Engine) -> Iterator[tuple[str, st
 
 def _of_ports(profile: NatProfile, engine: Engine) -> Iterator[tuple[str, str]]:
     ports = profile.ports
-    if capacity(profile) >= FEWEST_PORTS:
+    if profile.ports.most_of_host >= FEWEST_PORTS:
         yield "ports.preserve", _flag(ports.preserve)
-    if capacity(profile) >= FEWEST_PORTS and can_draw(profile, engine):
+    if profile.ports.most_of_host >= FEWEST_PORTS and can_draw(profile, engine):
         yield "ports.otherwise", ports.otherwise.value
         if ports.otherwise is Otherwise.SEQUENTIAL:
             # an even port gets the next even one
@@ -181,7 +175,7 @@ def _of_addresses(profile: NatProfile, engine: Engine) -> Iterator[tuple[str, st
     yield "hairpinning", profile.hairpinning.value
     if engine is not Engine.NATIVE and session_reply_shows(profile):
         yield "session_reply", _flag(profile.session_reply)
-    if engine is not Engine.NATIVE and (profile.max_mappings < PORT_MAX or capacity(profile) > 2048):
+    if engine is not Engine.NATIVE and (profile.max_mappings < PORT_MAX or profile.ports.most_of_host > 2048):
         yield "max_mappings", str(profile.max_mappings)
 
 

@@ -30,8 +30,8 @@ from testbed.lab.blueprint import draw
 from testbed.lab.lab import RECEIVE_BUFFER, Lab, build
 from testbed.lab.nftables import upkeep
 from testbed.lab.nftables.prepare import load_text, prepare, text
-from testbed.lab.nftables.refusals import engine_of
 from testbed.plan.addressing import plan_network, server_addresses
+from testbed.plan.engines import engine_of
 from testbed.plan.network import Translation
 from testbed.plan.seeds import derive
 from testbed.spec.profile import PORT_MAX, Dependence, Engine, NatProfile

@@ -12,7 +12,7 @@ import click
 
 from testbed.cli import show
 from testbed.errors import Problem, SpecError
-from testbed.lab.nftables.refusals import refusals
+from testbed.plan.engines import refusals
 from testbed.spec.kinds import kind
 from testbed.spec.load import Loaded, load_any
 from testbed.spec.places import FileKind, find, is_path, not_found

@@ -15,7 +15,7 @@ import click
 
 from testbed.cli import show
 from testbed.errors import ExitStatus, Problem, SpecError, UsageError
-from testbed.lab.nftables.refusals import engine_of, refusals
+from testbed.plan.engines import engine_of, refusals
 from testbed.spec.kinds import KINDS
 from testbed.spec.load import load_profile
 from testbed.spec.model import CONTEXT_WRITTEN

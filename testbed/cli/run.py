@@ -64,7 +64,7 @@ def command(
     Exit status: 0 done, 1 an expectation missed, 2 a mistake in a file or on the command line, 3 this machine
     cannot, 4 trials broken, 130 interrupted (what is done is kept).
     """
-    from testbed.lab.nftables.refusals import refusals
+    from testbed.plan.engines import refusals
     from testbed.report.page import print_report
     from testbed.report.progress import progress as show_progress
     from testbed.results.disk import caller

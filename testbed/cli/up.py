@@ -23,7 +23,7 @@ Examples:
 @click.option("--json", "as_json", is_flag=True, help="Print one line of JSON once the lab is ready.")
 def command(topology: str, nat: tuple[str, ...], links: str, seed: int, as_json: bool) -> int:
     """Build the network of TOPOLOGY, a name or a file, and hold it until Ctrl-C. Its rendezvous runs."""
-    from testbed.lab.nftables.refusals import refusals
+    from testbed.plan.engines import refusals
     from testbed.spec.load import load_topology
     from testbed.spec.scenario import Links
     from testbed.trial.hold import hold

@@ -11,12 +11,15 @@ Rule 3: a firewall is a NAT whose external endpoint is the internal one (`transl
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from testbed.datagram import Endpoint
 from testbed.nat.packet import Transport
-from testbed.spec.profile import Dependence, Engine, Hairpinning, NatProfile, Refresh, Unsolicited
+from testbed.nat.tcp import State
+from testbed.plan.engines import engine_of
+from testbed.spec.profile import Dependence, Engine, Hairpinning, NatProfile, Refresh, TcpTimeout, Unsolicited
 
 RemoteKey: TypeAlias = "tuple[()] | tuple[str] | tuple[str, int]"
 
@@ -36,13 +39,8 @@ def remote_key(dependence: Dependence, remote: Endpoint) -> RemoteKey:
 
 
 def is_native(profile: NatProfile) -> bool:
-    """Whether the profile is Linux's own masquerade: where it says so, and where it has the port clash, which nothing
-    else has.
-    """
-    if profile.mapping is Dependence.NONE:
-        return False
-    clashes = profile.engine is Engine.AUTO and profile.unsolicited is Unsolicited.ACCEPT
-    return clashes or profile.engine is Engine.NATIVE
+    """Whether the profile is Linux's own masquerade."""
+    return profile.mapping is not Dependence.NONE and engine_of(profile) is Engine.NATIVE
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,17 +65,14 @@ class Behaviour:
     renews_outward: bool
     renews_inward: bool
     udp_timeout: int
-    established: int
-    transitory: int
+    tcp_timeouts: Mapping[State, int]
     most: int | None
     """Mappings at once, of each transport."""
     blocks_udp: bool
 
-    def lifetime(self, transport: Transport, is_established: bool) -> int:
-        """How long an idle session lives, in nanoseconds (RFC 4787 §4.3, RFC 5382 REQ-5)."""
-        if transport is Transport.UDP:
-            return self.udp_timeout
-        return self.established if is_established else self.transitory
+    def lifetime(self, transport: Transport, state: State) -> int:
+        """How long an idle session lives, in nanoseconds (RFC 4787 §4.3, RFC 5382 REQ-5, RFC 7857 §2)."""
+        return self.udp_timeout if transport is Transport.UDP else self.tcp_timeouts[state]
 
 
 def behaviour(profile: NatProfile) -> Behaviour:
@@ -100,8 +95,22 @@ def behaviour(profile: NatProfile) -> Behaviour:
         renews_outward=profile.refresh is not Refresh.INBOUND,
         renews_inward=profile.refresh is not Refresh.OUTBOUND,
         udp_timeout=profile.udp_timeout,
-        established=profile.tcp_timeout.established,
-        transitory=profile.tcp_timeout.transitory,
+        tcp_timeouts=_by_state(profile.tcp_timeout),
         most=profile.max_mappings if translates and not native else None,
         blocks_udp=profile.udp_blocked,
     )
+
+
+def _by_state(timers: TcpTimeout) -> Mapping[State, int]:
+    """The timer of each state; of a connection of the NAT's own (NONE), nothing finer is known than transitory."""
+    own = timers.own
+    partially_open = own.get("partially_open", timers.transitory)
+    return {
+        State.NONE: timers.transitory,
+        State.SYN_SENT: partially_open,
+        State.SYN_BOTH: partially_open,
+        State.SYN_RECEIVED: partially_open,
+        State.ESTABLISHED: timers.established,
+        State.CLOSING: own.get("closing", timers.transitory),
+        State.CLOSED: own.get("reset", timers.transitory),
+    }

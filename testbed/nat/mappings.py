@@ -11,6 +11,7 @@ Rule 4: a direction that does not refresh makes what is missing and leaves the t
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 
@@ -65,8 +66,9 @@ class Mapping:
 class Mappings:
     """All of them."""
 
-    def __init__(self, behaviour: Behaviour) -> None:
-        self._behaviour = behaviour
+    def __init__(self, behaviour: Behaviour, on_end: Callable[[Endpoint], object]) -> None:
+        """`on_end` hears of the external endpoint of each mapping of an inside host that has ended."""
+        self._behaviour, self._on_end = behaviour, on_end
         self._out: dict[tuple[Transport, Endpoint, RemoteKey], Mapping] = {}
         self._back: dict[tuple[Transport, Endpoint, RemoteKey], Mapping] = {}
         self._of_host: dict[tuple[Transport, Endpoint], list[Mapping]] = {}
@@ -141,7 +143,7 @@ class Mappings:
         """A packet passes, after which the connection is in *state*."""
         behaviour, session = self._behaviour, mapping.session(remote, now)
         renews = behaviour.renews_outward if outbound else behaviour.renews_inward
-        dies = now + behaviour.lifetime(mapping.transport, state is State.ESTABLISHED)
+        dies = now + behaviour.lifetime(mapping.transport, state)
         if session is None:
             self._sweep(mapping, now)
             session = mapping.sessions[remote] = Session(dies, outbound)
@@ -227,6 +229,7 @@ class Mappings:
             alike.remove(mapping)
             if not alike:
                 del self._of_host[transport, internal]
+            self._on_end(mapping.external)
 
     def _forget(self, mapping: Mapping, remote: Endpoint) -> None:
         del mapping.sessions[remote]

@@ -65,7 +65,8 @@ class Nat:
 
     def flush(self) -> None:
         """Lose all mappings; the streams of ports go on."""
-        self._mappings = Mappings(self._behaviour)
+        self._ports.forget()
+        self._mappings = Mappings(self._behaviour, self._ports.ended)
 
     def change_address(self, external: Sequence[IPv4Address]) -> None:
         """Have these external addresses from now on; mappings to the old ones are lost.
@@ -129,6 +130,8 @@ class Nat:
             if isinstance(external, Reason):
                 return external
             mapping = self._mappings.add(transport, internal, external, remote)
+            if self._behaviour.translates:
+                self._ports.assigned(internal.host, external)
         self._mappings.touch(mapping, remote, state, now, outbound=True)
         return mapping
 

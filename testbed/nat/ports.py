@@ -5,24 +5,26 @@ Rule 1: a NAT has one stream of candidate ports for each transport. Every alloca
 Rule 2: a random stream is the hash of a counter, scaled to the range; a sequential one is the counter itself.
         Both are what rules of the kernel can compute (lab/nftables/dice.py), so that a NAT in a lab assigns the same
         ports in the same order from the same seed; a test compares them.
-Rule 3: a subscriber's block (RFC 7422) follows from its address: the n-th inside address has the n-th block. A block
-        has a sequential counter of its own; random candidates of all blocks share the stream's counter.
+Rule 3: where ports are in blocks (blocks.py), a block has a sequential counter of its own; random candidates of all
+        blocks share the stream's counter.
 Rule 4: of several external addresses a host has always the same (paired), or each allocation draws one (arbitrary).
+Rule 5: of a dynamic block every port is tried, the one that the stream draws first and then its neighbours (RFC 6056
+        §3.3.1), so that no block is given while another one has room; which block is given is drawn like that too.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
+from collections.abc import Iterator
+from ipaddress import IPv4Address
 
 from testbed.datagram import Endpoint
 from testbed.nat.behaviour import is_native
+from testbed.nat.blocks import Block, DynamicBlocks, deterministic
 from testbed.nat.packet import Transport
 from testbed.plan.network import Translation
 from testbed.plan.seeds import derive
-from testbed.spec.profile import PORT_MAX, PORT_MIN, NatProfile, Otherwise, Pooling
+from testbed.spec.profile import PORT_MAX, PORT_MIN, Otherwise, Pooling
 
 WORD = 0xFFFF_FFFF
 COUNTED = 1 << 20
@@ -36,22 +38,15 @@ NATIVE_ATTEMPTS = 128
 """What nf_nat_l4proto_unique_tuple tries in its first pass."""
 
 
-@dataclass(frozen=True, slots=True)
-class Block:
-    """The ports of one subscriber."""
-
-    external: str
-    first: int
-    last: int
-
-
 class Ports:
     """The external endpoints of one NAT, and how far its streams have come."""
 
     def __init__(self, translation: Translation, seed: int) -> None:
         self._profile = profile = translation.profile
         self._inside = translation.inside
-        self._words = {name: derive(seed, "nat", name) & WORD for name in ("udp_ports", "tcp_ports", "pool")}
+        self._words = {name: derive(seed, "nat", name) & WORD for name in ("udp_ports", "tcp_ports", "pool", "blocks")}
+        size = profile.ports.block
+        self._dynamic = DynamicBlocks(profile, size) if size is not None and profile.ports.is_dynamic else None
         self.change_address(translation.external)
         self._asked: Counter[object] = Counter()
         native = is_native(profile)
@@ -63,11 +58,11 @@ class Ports:
     def change_address(self, external: Sequence[IPv4Address]) -> None:
         """Map to these from now on, as many as before; the streams go on."""
         self.external = tuple(map(str, external))
-        self._blocks = dict(_blocks(self._profile, self.external, self._inside))
+        self._blocks = dict(deterministic(self._profile, self.external, self._inside))
 
     def address(self, transport: Transport, host: str) -> str | None:
         """The external address for a new mapping of an inside host; None for a subscriber without ports."""
-        if self._profile.ports.block is not None:
+        if self._profile.ports.block is not None and self._dynamic is None:
             block = self._blocks.get(host)
             return block.external if block is not None else None
         if len(self.external) == 1:
@@ -80,26 +75,63 @@ class Ports:
 
     def candidates(self, transport: Transport, internal: Endpoint) -> Iterator[int]:
         """Ports to be tried for a new mapping, the internal one first where the profile preserves it."""
+        if self._dynamic is not None:
+            yield from self._of_blocks(self._dynamic, transport, internal)
+            return
         if self._profile.ports.preserve and (self._keeps_any or self._may_have(internal.host, internal.port)):
             yield internal.port
         for _ in range(self.attempts):
-            port = self._draw(transport, internal.host)
+            port = self._draw(transport, self._blocks.get(internal.host))
             if self._profile.ports.parity:
                 port = port & ~1 | internal.port & 1
             if self._may_have(internal.host, port):  # parity may have moved it over the edge
                 yield port
 
+    def assigned(self, host: str, external: Endpoint) -> None:
+        """A mapping of an inside host begins."""
+        if self._dynamic is not None:
+            self._dynamic.assigned(host, external)
+
+    def ended(self, external: Endpoint) -> None:
+        """A mapping ends."""
+        if self._dynamic is not None:
+            self._dynamic.ended(external)
+
+    def forget(self) -> None:
+        """All mappings have ended; the streams go on."""
+        if self._dynamic is not None:
+            self._dynamic.clear()
+
+    def _of_blocks(self, blocks: DynamicBlocks, transport: Transport, internal: Endpoint) -> Iterator[int]:
+        host, address = internal.host, self.address(transport, internal.host)
+        assert address is not None
+        if self._profile.ports.preserve and blocks.may_have(host, Endpoint(address, internal.port)):
+            yield internal.port
+        for block in blocks.of(host):
+            yield from self._all_of(block, transport, internal.port)
+        place = scale(jhash_word(self._count("blocks") % COUNTED, self._words["blocks"]), blocks.places)
+        if (block_more := blocks.free(host, address, place)) is not None:
+            yield from self._all_of(block_more, transport, internal.port)
+
+    def _all_of(self, block: Block, transport: Transport, inner: int) -> Iterator[int]:
+        """Every port of a block that parity allows (Rule 5)."""
+        size, drawn = block.last - block.first + 1, self._draw(transport, block)
+        way = -1 if self._profile.ports.step < 0 else 1
+        for number in range(size):
+            port = block.first + (drawn - block.first + way * number) % size
+            if not self._profile.ports.parity or port % 2 == inner % 2:
+                yield port
+
     def _may_have(self, host: str, port: int) -> bool:
-        first, last = self._range(host)
+        first, last = self._range(self._blocks.get(host))
         return first <= port <= last
 
-    def _range(self, host: str) -> tuple[int, int]:
-        block = self._blocks.get(host)
+    def _range(self, block: Block | None) -> tuple[int, int]:
         return (block.first, block.last) if block is not None else self._profile.ports.range
 
-    def _draw(self, transport: Transport, host: str) -> int:
-        ports, block = self._profile.ports, self._blocks.get(host)
-        (first, last), word = self._range(host), self._words[f"{transport}_ports"]
+    def _draw(self, transport: Transport, block: Block | None) -> int:
+        ports = self._profile.ports
+        (first, last), word = self._range(block), self._words[f"{transport}_ports"]
         size = last - first + 1
         if ports.otherwise is Otherwise.RANDOM:
             return first + scale(jhash_word(self._count(transport) % COUNTED, word), size)
@@ -135,17 +167,4 @@ def window(size: int) -> int:
     return size if size <= WHOLE else (size + 1) // 2
 
 
-def _blocks(profile: NatProfile, external: Sequence[str], inside: Sequence[IPv4Network]) -> Iterator[tuple[str, Block]]:
-    """Subscriber -> its block; those who come too late have none."""
-    size = profile.ports.block
-    if size is None:
-        return
-    first, last = profile.ports.range
-    subscribers = (str(address) for prefix in inside for address in prefix)
-    places = (
-        Block(host, start, start + size - 1) for host in external for start in range(first, last - size + 2, size)
-    )
-    yield from zip(subscribers, places, strict=False)
-
-
-__all__ = ["COUNTED", "WORD", "Block", "Ports", "jhash_word", "scale", "window"]
+__all__ = ["COUNTED", "WORD", "Ports", "jhash_word", "scale", "window"]

@@ -1,12 +1,13 @@
 """Where a TCP connection stands, as far as a middlebox can see from flags.
 
 Rule 1: transitions are data. What the table does not have is no segment of that connection: a NAT drops it.
-Rule 2: two timers hang on the state (RFC 5382 REQ-5): one of an established connection, one of all others.
+Rule 2: timers hang on the state: one of an established connection, one of all others (RFC 5382 REQ-5); or one each
+        of those that open, that close, and that were reset (RFC 7857 §2).
 Rule 3: SYNs of both ends may cross (simultaneous open, RFC 5382 REQ-2).
 Rule 4: a connection whose beginning was not seen may go on: an ACK opens one (as nf_conntrack_tcp_loose lets it), or
         a NAT that was restarted would cut all its connections.
 
-Linux tells six states after the first FIN apart; all of them have the transitory timer here, so they are one, CLOSING.
+Linux tells six states after the first FIN apart; all of them have one timer here, so they are one, CLOSING.
 Sequence numbers are not looked at.
 """
 

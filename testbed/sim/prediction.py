@@ -91,8 +91,7 @@ def _is_ample(network: Network, name: str, ends: tuple[str, str]) -> bool:
     if translation is None or translation.profile.mapping is Dependence.NONE:
         return True
     profile = translation.profile
-    first, last = profile.ports.range
-    ports = min(last - first + 1, profile.ports.block or last, profile.max_mappings)
+    ports = min(profile.ports.most_of_host, profile.max_mappings)
     shares = profile.ports.overload or is_native(profile)
     below = sum(
         any(address in prefix for prefix in translation.inside for address in network.boxes[end].addresses())

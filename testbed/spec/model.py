@@ -85,13 +85,16 @@ def describe(value: Any) -> str:
             return str(value)
 
 
+DURATION_SCHEMA: JsonSchemaValue = {
+    "type": "string",
+    "pattern": r"^\s*[0-9]+(\.[0-9]+)?\s*(ns|us|µs|ms|s|min|h)\s*$",
+    "examples": ["20ms"],
+}
 Duration = Annotated[
     int,
     _reader(units.parse_duration, "20ms"),
     _writer(units.format_duration),
-    WithJsonSchema(
-        {"type": "string", "pattern": r"^\s*[0-9]+(\.[0-9]+)?\s*(ns|us|µs|ms|s|min|h)\s*$", "examples": ["20ms"]}
-    ),
+    WithJsonSchema(DURATION_SCHEMA),
 ]
 Rate = Annotated[
     int,

@@ -13,7 +13,8 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, PlainSerializer, SerializationInfo, ValidationInfo, WithJsonSchema
 
-from testbed.spec.model import Duration, Flag, Model, Whole, describe, from_file
+from testbed.spec.model import DURATION_SCHEMA, Duration, Flag, Model, Whole, describe, from_file
+from testbed.units import format_duration
 
 PORT_MIN, PORT_MAX = 1024, 65535
 SECOND = 1_000_000_000
@@ -27,6 +28,11 @@ class Dependence(StrEnum):
     ADDRESS_AND_PORT_DEPENDENT = "address-and-port-dependent"
     NONE = "none"
     """Mapping: no translation at all (a firewall). Filtering: everything may come in."""
+
+    def sees_as_much_as(self, other: Dependence) -> bool:
+        """Whether this sees at least as much of the remote as the other."""
+        order = [Dependence.NONE, *(each for each in Dependence if each is not Dependence.NONE)]
+        return order.index(self) >= order.index(other)
 
 
 class Pooling(StrEnum):
@@ -69,12 +75,21 @@ class Otherwise(StrEnum):
     SEQUENTIAL = "sequential"
 
 
+class BlockAllocation(StrEnum):
+    """When an inside host gets a block of ports, where ports are handed out in blocks (RFC 6888 §4)."""
+
+    DETERMINISTIC = "deterministic"
+    """It has one for good, which follows from its address (RFC 7422)."""
+    DYNAMIC = "dynamic"
+    """With its first mapping, and another where that one is full; a block goes back when its last mapping ends."""
+
+
 class Engine(StrEnum):
     """What makes the NAT in a lab."""
 
     AUTO = "auto"
     EXPLICIT = "explicit"
-    """RFC 4787 state in nftables maps: every combination, exactly."""
+    """RFC 4787 state in nftables maps: every combination of mapping, filtering and port choice."""
     NATIVE = "native"
     """The kernel's own masquerade, as on a real Linux router."""
 
@@ -133,18 +148,65 @@ class Ports(Model):
     parity: Flag = False
     """Port parity preservation: even stays even (REQ-4)."""
     block: Block = None
-    """Ports a subscriber gets as one block (RFC 7422), or `none`."""
+    """Ports that an inside host gets as one block, or `none`."""
+    block_allocation: BlockAllocation = BlockAllocation.DETERMINISTIC
+    """Whether a host has its block for good (RFC 7422), or gets blocks when it needs them and gives them back."""
+    blocks_per_host: Annotated[Whole, Field(ge=1, le=64)] = 1
+    """Most blocks that a host has at once, where blocks are dynamic."""
     overload: Flag = False
     """Port overloading: two inside hosts may share one external endpoint (REQ-1)."""
 
+    @property
+    def is_dynamic(self) -> bool:
+        """Whether blocks come and go."""
+        return self.block is not None and self.block_allocation is BlockAllocation.DYNAMIC
+
+    @property
+    def most_of_host(self) -> int:
+        """How many ports one inside host can have of one external address."""
+        size = self.range[1] - self.range[0] + 1
+        if self.block is None:
+            return size
+        return min(size, self.block * (self.blocks_per_host if self.is_dynamic else 1))
+
+
+def _read_as_transitory(value: Any) -> Any:
+    return None if value == "transitory" else value
+
+
+def _write_as_transitory(value: int | None, info: SerializationInfo) -> Any:
+    if info.context and info.context.get("written"):
+        return "transitory" if value is None else format_duration(value)
+    return value
+
+
+OwnTimer = Annotated[
+    Duration | None,
+    BeforeValidator(_read_as_transitory),
+    PlainSerializer(_write_as_transitory),
+    WithJsonSchema({"anyOf": [DURATION_SCHEMA, {"const": "transitory"}]}),
+]
+
 
 class TcpTimeout(Model):
-    """Idle timers of TCP mappings (RFC 5382 REQ-5)."""
+    """Idle timers of TCP mappings (RFC 5382 REQ-5, RFC 7857 §2)."""
 
     established: Duration = 7440 * SECOND
     """After the handshake."""
     transitory: Duration = 240 * SECOND
-    """While opening or closing."""
+    """While opening or closing, where nothing finer is said."""
+    partially_open: OwnTimer = None
+    """Before the handshake is complete (RFC 7857 §2.1), or `transitory`."""
+    closing: OwnTimer = None
+    """After the first FIN (RFC 7857 §2.1), or `transitory`."""
+    reset: OwnTimer = None
+    """After a RST (RFC 7857 §2.2), or `transitory`."""
+
+    @property
+    def own(self) -> dict[str, int]:
+        """The phases that have a timer of their own -> nanoseconds."""
+        phases = {"partially_open": self.partially_open, "closing": self.closing, "reset": self.reset}
+        return {name: timer for name, timer in phases.items() if timer is not None}
 
 
 class NatProfile(Model):
@@ -202,10 +264,23 @@ class NatProfile(Model):
         size = ports.range[1] - ports.range[0] + 1
         if ports.block is not None and ports.block > size:
             yield "ports.block", f"{ports.block} ports do not fit into the range of {size}"
+        yield from self._contradictions_of_blocks()
+        if len(self.tcp_timeout.own) == 3 and "transitory" in self.tcp_timeout.model_fields_set:
+            yield "tcp_timeout.transitory", "has no effect where partially_open, closing and reset are all said"
         if self.external_addresses == 1 and "pooling" in self.model_fields_set and self.pooling is Pooling.ARBITRARY:
             yield "pooling", "'arbitrary' has no effect with one external address"
         if self.mapping is Dependence.NONE:
             yield from self._contradictions_of_a_firewall()
+
+    def _contradictions_of_blocks(self) -> Iterator[tuple[str, str]]:
+        ports, written = self.ports, self.ports.model_fields_set
+        if "block_allocation" in written and ports.block is None:
+            yield "ports.block_allocation", "has no effect unless block says how many ports a block has"
+        if "blocks_per_host" in written and not ports.is_dynamic:
+            yield (
+                "ports.blocks_per_host",
+                "has no effect unless block_allocation is 'dynamic': RFC 7422 gives one block",
+            )
 
     def _contradictions_of_a_firewall(self) -> Iterator[tuple[str, str]]:
         translating = ("ports", "pooling", "external_addresses", "session_reply", "hairpinning", "max_mappings")

@@ -13,7 +13,7 @@ from testbed.certify.certificate import MEASUREMENTS, certify, quick
 from testbed.certify.rows import QUICK, Certificate, Seen, expectations
 from testbed.certify.stage import Stage
 from testbed.certify.subject import Subject
-from testbed.lab.nftables.refusals import engine_of, refusals
+from testbed.plan.engines import engine_of, refusals
 from testbed.spec.kinds import KINDS, kind
 from testbed.spec.profile import (
     SECOND,

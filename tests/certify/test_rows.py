@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from testbed.certify.rows import Certificate, Row, Seen, expectations, row
-from testbed.lab.nftables.refusals import engine_of
+from testbed.plan.engines import engine_of
 from testbed.spec.kinds import kind
 from testbed.spec.profile import Dependence, Engine, NatProfile, Otherwise, Ports, Unsolicited
 

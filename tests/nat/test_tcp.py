@@ -102,6 +102,49 @@ def test_timers_follow_the_state(last: tuple[tuple[object, Flag], ...], life: in
     assert bench.nat.mappings(bench.now) == ()
 
 
+FINER = NatProfile(
+    filtering=EI,
+    tcp_timeout=TcpTimeout(
+        established=7000 * SECOND, partially_open=30 * SECOND, closing=60 * SECOND, reset=5 * SECOND
+    ),
+)
+PHASES = {
+    "a SYN without an answer": (((host(), SYN),), 30),
+    "SYNs of both ends": (((host(), SYN), (remote(), SYN)), 30),
+    "an answer without the last word": (((host(), SYN), (remote(), SYN_ACK)), 30),
+    "open": (((host(), SYN), (remote(), SYN_ACK), (host(), ACK)), 7000),
+    "a FIN of ours": (((host(), SYN), (remote(), SYN_ACK), (host(), ACK), (host(), FIN)), 60),
+    "a FIN of theirs": (((host(), SYN), (remote(), SYN_ACK), (host(), ACK), (remote(), FIN)), 60),
+    "refused": (((host(), SYN), (remote(), RST)), 5),
+    "cut": (((host(), SYN), (remote(), SYN_ACK), (host(), ACK), (host(), RST)), 5),
+    "opened again": (((host(), SYN), (remote(), RST), (host(), SYN)), 30),
+}
+
+
+@pytest.mark.parametrize(("segments", "life"), PHASES.values(), ids=PHASES.keys())
+def test_each_phase_may_have_a_timer_of_its_own(segments: tuple[tuple[object, Flag], ...], life: int) -> None:
+    """RFC 7857 §2: opening and closing apart, and what is left after a RST."""
+    bench = Bench(FINER)
+    for source, flags in segments:
+        bench.tcp(*((host(), remote()) if source == host() else (remote(), external())), flags)
+    bench.now += life * SECOND - 1
+    assert len(bench.nat.mappings(bench.now)) == 1
+    bench.now += 1
+    assert bench.nat.mappings(bench.now) == ()
+
+
+def test_what_has_no_timer_of_its_own_has_the_transitory_one() -> None:
+    bench = Bench(
+        NatProfile(filtering=EI, tcp_timeout=TcpTimeout(transitory=200 * SECOND, reset=5 * SECOND)),
+    )
+    bench.tcp(host(), remote(), SYN)
+    bench.wait(199)
+    assert len(bench.nat.mappings(bench.now)) == 1
+    bench.tcp(remote(), external(), RST)
+    bench.wait(5)
+    assert bench.nat.mappings(bench.now) == ()
+
+
 def test_a_new_connection_does_not_shorten_the_life_of_an_old_one() -> None:
     """One inside endpoint, two remotes: closing one of them leaves the other its time."""
     bench = Bench(TIMERS)

@@ -21,8 +21,8 @@ import testbed.cli.exec_
 import testbed.cli.ls
 import testbed.cli.run
 import testbed.cli.up
-import testbed.lab.nftables.refusals
 import testbed.lab.registry
+import testbed.plan.engines
 import testbed.report.page
 import testbed.report.progress
 import testbed.spec.load

@@ -11,7 +11,7 @@ import re
 
 import pytest
 
-from testbed.lab.nftables.refusals import engine_of, refusals
+from testbed.plan.engines import engine_of, refusals
 from testbed.spec.load import load_profile
 from testbed.spec.profile import Engine, NatProfile
 from tests.spec.corpus import ROOT

@@ -20,6 +20,9 @@ from tools.write_docs import generated
 ONLY_CHECK_KNOWS: Mapping[str, tuple[str, ...]] = {
     "what depends on another key of the file": (
         "nat_profiles/block",
+        "nat_profiles/blocks",
+        "nat_profiles/blocks_for_good",
+        "nat_profiles/own_timers",
         "nat_profiles/firewall",
         "nat_profiles/pooling",
         "nat_profiles/step",

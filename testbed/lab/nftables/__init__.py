@@ -1,6 +1,5 @@
 """NATs and firewalls made of nftables rules.
 
-`refusals(profile)`          what cannot be done of a profile, before anything is built
 `text(translation, seed)`    the rules, as a person may read them
 `prepare(translation)`       once, in the warm parent; then `.load(seed)` in each trial, inside the NAT's namespace
 `DropLog()`                  what was dropped and why

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from testbed.lab.nftables.dice import Words
-from testbed.lab.nftables.keys import at_least_as_strict
 from testbed.lab.nftables.table import Table, any_of
 from testbed.lab.nftables.timers import Timer, timers
 from testbed.plan.network import Translation
@@ -84,7 +83,7 @@ class Engine:
     @property
     def permission_names_mapping(self) -> bool:
         """Whether a remote that may send in through a mapping is one that the mapping was made for."""
-        return at_least_as_strict(self.filtering, self.mapping)
+        return self.filtering.sees_as_much_as(self.mapping)
 
     @property
     def renew(self) -> str:

@@ -35,12 +35,6 @@ def remote(dependence: Dependence, address: str, port: str) -> str:
             return ""
 
 
-def at_least_as_strict(one: Dependence, other: Dependence) -> bool:
-    """Whether `one` sees at least as much of the remote as `other`."""
-    order = [Dependence.NONE, *REMOTE_TYPES]
-    return order.index(one) >= order.index(other)
-
-
 @dataclass(frozen=True, slots=True)
 class Fields:
     """Where the fields of a packet of one protocol are read.

@@ -1,7 +1,7 @@
 """NAT profiles as rules: which engine makes a profile, and its text.
 
 Rule 1: compiling is pure: the same translation and the same seed give the same text, and nothing is looked at.
-Rule 2: `engine: auto` takes the explicit engine, and the native one only where the explicit engine refuses.
+Rule 2: which engine that is says plan/engines.py; what the userspace engine makes has no rules.
 Rule 3: a mapping of `none` is a firewall, whatever the engine.
 """
 
@@ -11,13 +11,13 @@ from testbed.lab.nftables.dice import Words, words
 from testbed.lab.nftables.explicit import compile_explicit
 from testbed.lab.nftables.firewall import compile_firewall
 from testbed.lab.nftables.native import compile_native
-from testbed.lab.nftables.refusals import engine_of
+from testbed.plan.engines import engine_of
 from testbed.plan.network import Translation
 from testbed.spec.profile import Dependence, Engine
 
 
 def compile_rules(translation: Translation, seed: int) -> str:
-    """The rules as nft reads them. Refused profiles must not get here (refusals.py)."""
+    """The rules as nft reads them. Refused profiles must not get here (plan/engines.py)."""
     return compile_with(translation, words(translation.profile, seed))
 
 

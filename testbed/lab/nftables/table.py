@@ -62,7 +62,7 @@ def any_of(values: Sequence[IPv4Address] | Sequence[IPv4Network]) -> str:
 
 
 def duration(value: int) -> str:
-    """Nanoseconds in nft's words; whole milliseconds (refusals.py sees to that)."""
+    """Nanoseconds in nft's words; whole milliseconds (plan/engines.py sees to that)."""
     seconds, milliseconds = divmod(value // 1_000_000, 1000)
     return (f"{seconds}s" if seconds or not milliseconds else "") + (f"{milliseconds}ms" if milliseconds else "")
 

@@ -5,6 +5,7 @@ Rule 2: TCP has two (RFC 5382 REQ-5). Connection tracking knows the state of a c
         only: by the time that it gives the entry. So its timeouts are set to two values far apart, one for an
         established connection and one for every other state, and each packet's rule reads which one was given
         (`ct expiration`) and sets the map's timer to what the profile says.
+        The native engine gives connection tracking the profile's own timers, finer ones too (RFC 7857 §2).
 Rule 3: of UDP, connection tracking forgets a flow a little before the mapping ends: a packet that meets a new
         mapping must not meet the old flow.
 
@@ -13,13 +14,16 @@ The timeouts live in the rules (`ct timeout` objects), so that a namespace needs
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from testbed.lab.nftables.table import Table, duration
 from testbed.spec.profile import SECOND, NatProfile
 
-_STATES = ("syn_sent", "syn_recv", "fin_wait", "close_wait", "last_ack", "time_wait", "close", "syn_sent2")
+_OPENING = ("syn_sent", "syn_recv", "syn_sent2")
 _OPEN_STATES = ("established", "retrans", "unack")
+_CLOSING = ("fin_wait", "close_wait", "last_ack", "time_wait")
+_RESET = "close"
 _APART = 600
 """Seconds between the two values that connection tracking gives; what it gave is less by what has passed since."""
 
@@ -53,13 +57,22 @@ def declare_timeouts(table: Table, profile: NatProfile) -> None:
     """The objects that `use_timeouts` refers to, of the explicit engine and the firewall."""
     udp = max(1, -(-profile.udp_timeout // SECOND) - 1)
     longest = _longest(profile)
-    _declare(table, udp=udp, opened=longest + _APART, other=longest)
+    states = dict.fromkeys((*_OPENING, *_CLOSING, _RESET), longest)
+    _declare(table, udp, dict.fromkeys(_OPEN_STATES, longest + _APART) | states)
 
 
 def declare_native_timeouts(table: Table, profile: NatProfile) -> None:
     """The same for the native engine, where connection tracking itself is the mapping."""
     tcp = profile.tcp_timeout
-    _declare(table, udp=profile.udp_timeout // SECOND, opened=tcp.established // SECOND, other=tcp.transitory // SECOND)
+    phases = {
+        "partially_open": _OPENING,
+        "closing": _CLOSING,
+        "reset": (_RESET,),
+    }
+    states = dict.fromkeys(_OPEN_STATES, tcp.established // SECOND)
+    for phase, names in phases.items():
+        states |= dict.fromkeys(names, tcp.own.get(phase, tcp.transitory) // SECOND)
+    _declare(table, profile.udp_timeout // SECOND, states)
 
 
 def use_timeouts() -> list[str]:
@@ -71,10 +84,10 @@ def _longest(profile: NatProfile) -> int:
     return -(-max(profile.tcp_timeout.established, profile.tcp_timeout.transitory) // SECOND)
 
 
-def _declare(table: Table, *, udp: int, opened: int, other: int) -> None:
-    states = [f"{name}: {opened}" for name in _OPEN_STATES] + [f"{name}: {other}" for name in _STATES]
+def _declare(table: Table, udp: int, states: Mapping[str, int]) -> None:
+    """All in seconds."""
     table.declare(_object("udp", f"unreplied: {udp}, replied: {udp}"))
-    table.declare(_object("tcp", ", ".join(states)))
+    table.declare(_object("tcp", ", ".join(f"{name}: {value}" for name, value in states.items())))
 
 
 def _object(protocol: str, policy: str) -> str:

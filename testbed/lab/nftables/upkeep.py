@@ -14,9 +14,9 @@ from collections.abc import Iterator
 
 from testbed.lab.nftables.dice import PROTOCOLS
 from testbed.lab.nftables.netfilter import FAMILY_IPV4, Netfilter, Request, attribute, attributes, batch, text
-from testbed.lab.nftables.refusals import engine_of
 from testbed.lab.nftables.renewal import hot_time
 from testbed.lab.nftables.table import NAME
+from testbed.plan.engines import engine_of
 from testbed.spec.profile import Dependence, Engine, NatProfile
 
 _DELETE_TABLE, _GET_ELEMENTS = 2, 13

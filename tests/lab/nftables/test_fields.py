@@ -11,7 +11,7 @@ from itertools import islice, pairwise
 import pytest
 
 from testbed.lab.nftables.dice import candidates
-from testbed.lab.nftables.refusals import refusals
+from testbed.plan.engines import refusals
 from testbed.spec.profile import (
     SECOND,
     Dependence,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from testbed.lab.nftables.refusals import refusals
+from testbed.plan.engines import refusals
 from testbed.spec.profile import Dependence, Engine, NatProfile, Ports, Refresh, Unsolicited
 from tests.lab.nftables.bench import EXTERNAL, HOSTS, bench
 

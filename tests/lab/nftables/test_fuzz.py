@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from testbed.datagram import Endpoint
-from testbed.lab.nftables.refusals import engine_of, refusals
+from testbed.plan.engines import engine_of, refusals
 from testbed.spec.kinds import KINDS, PORTS, kind
 from testbed.spec.profile import SECOND, Dependence, Engine, Hairpinning, NatProfile
 from tests.lab.nftables.bench import EXTERNAL, HOSTS, INSIDE, bench

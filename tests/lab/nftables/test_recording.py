@@ -17,7 +17,7 @@ from testbed.lab.nftables.library import Nftables
 from testbed.lab.nftables.netfilter import Request, batch
 from testbed.lab.nftables.prepare import load_text, prepare, scratch, text
 from testbed.lab.nftables.recording import canonical, read_back
-from testbed.lab.nftables.refusals import refusals
+from testbed.plan.engines import refusals
 from testbed.plan.network import Translation
 from testbed.spec.kinds import KINDS, PORTS, kind
 from testbed.spec.profile import (

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from testbed.lab.nftables.dice import PROTOCOLS, candidates, window, words
 from testbed.lab.nftables.prepare import text
-from testbed.lab.nftables.refusals import engine_of, refusals
 from testbed.lab.nftables.table import REASONS, counter, duration
 from testbed.nat.ports import jhash_word
+from testbed.plan.engines import engine_of, refusals
 from testbed.plan.network import Translation
 from testbed.spec.kinds import KINDS, PORTS, kind
 from testbed.spec.profile import (
