@@ -15,7 +15,7 @@ Rule 5: of a dynamic block every port is tried, the one that the stream draws fi
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Address
 
 from testbed.datagram import Endpoint
@@ -81,7 +81,7 @@ class Ports:
         if self._profile.ports.preserve and (self._keeps_any or self._may_have(internal.host, internal.port)):
             yield internal.port
         for _ in range(self.attempts):
-            port = self._draw(transport, self._blocks.get(internal.host))
+            port = self._draw(transport, self._blocks.get(internal.host), internal.host)
             if self._profile.ports.parity:
                 port = port & ~1 | internal.port & 1
             if self._may_have(internal.host, port):  # parity may have moved it over the edge
@@ -115,7 +115,7 @@ class Ports:
 
     def _all_of(self, block: Block, transport: Transport, inner: int) -> Iterator[int]:
         """Every port of a block that parity allows (Rule 5)."""
-        size, drawn = block.last - block.first + 1, self._draw(transport, block)
+        size, drawn = block.last - block.first + 1, self._draw(transport, block, block)
         way = -1 if self._profile.ports.step < 0 else 1
         for number in range(size):
             port = block.first + (drawn - block.first + way * number) % size
@@ -129,14 +129,15 @@ class Ports:
     def _range(self, block: Block | None) -> tuple[int, int]:
         return (block.first, block.last) if block is not None else self._profile.ports.range
 
-    def _draw(self, transport: Transport, block: Block | None) -> int:
+    def _draw(self, transport: Transport, block: Block | None, whose: object) -> int:
+        """The next candidate of a stream: of all ports, or of a block, whose counter is that of `whose`."""
         ports = self._profile.ports
         (first, last), word = self._range(block), self._words[f"{transport}_ports"]
         size = last - first + 1
         if ports.otherwise is Otherwise.RANDOM:
             return first + scale(jhash_word(self._count(transport) % COUNTED, word), size)
         walked = size if block is not None else window(size)
-        number = self._count(transport, host if block is not None else None)
+        number = self._count(transport, whose if block is not None else None)
         at = ((number + 1) * abs(ports.step) - 1) % walked
         start = first if block is not None else first + word % (size - walked + 1)
         return start + at if ports.step > 0 else start + walked - 1 - at

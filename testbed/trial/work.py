@@ -94,7 +94,7 @@ class Workshop:
         """The wire of the trial before, or a new one where that has died or was left in the middle of its work."""
         if not blueprint.wires:
             return None
-        if self._wire is not None and (self._wire.is_carrying or self._wire.is_dead):
+        if self._wire is not None and (self._wire.is_serving or self._wire.is_dead):
             self._wire.close()
             self._wire = None
         self._wire = self._wire or Wire()

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from testbed.errors import BrokenError
+from testbed.lab import child
 from testbed.lab.namespaces import Namespace, new_namespace
 from testbed.lab.wire import process
 from testbed.lab.wire.engine import is_control, with_flipped_bit
@@ -361,7 +362,7 @@ def test_a_wire_that_cannot_begin_says_why(monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.lab
 def test_a_wire_that_does_not_answer_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     with wired(Link()) as (wire, _):
-        monkeypatch.setattr(process, "_ANSWER_WITHIN", 0.05)
+        monkeypatch.setattr(child, "_ANSWER_WITHIN", 0.05)
         watching = os.pidfd_open(wire.pid)
         os.kill(wire.pid, signal.SIGSTOP)
         with pytest.raises(BrokenError, match=r"did not answer within 0\.05 s"):
@@ -422,7 +423,7 @@ def waiting(opened: socket.socket) -> Iterator[bytes]:
 def test_a_wire_that_was_left_in_the_middle_is_ended() -> None:
     with closing(Wire()) as wire:
         with wired(Link(), wire=wire):
-            assert wire.is_carrying
+            assert wire.is_serving
         assert is_over(wire.fileno())
 
 
