@@ -8,12 +8,14 @@ Rule 2: outbound, a mapping is looked up or made, and permits the remote (RFC 47
 Rule 3: what is refused changes nothing: no timer, no mapping. A candidate port that was looked at is spent.
 Rule 4: ICMP errors follow the session of the packet that they carry, and keep nothing alive (RFC 5508 REQ-4, REQ-5;
         RFC 4787 REQ-10).
+Rule 5: pings have mappings of their own kind (queries.py), whatever the profile says of UDP and TCP. A ping to an
+        external address is answered by the NAT itself.
 
 `session_reply` is the one behaviour beyond the RFCs: what an inside host sends to a remote that has opened a session
 leaves by the mapping that the remote's packets come by, even if there is a mapping made for that remote. (If that one
 went first, who of two ends sends first would decide whether they meet.)
 
-Not here: fragments, ICMP echo, application gateways, translation of IPv6.
+Not here: fragments, application gateways, translation of IPv6.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from testbed.nat.packet import (
     Decision,
     Delivered,
     Dropped,
+    Echo,
     Forwarded,
     Hairpinned,
     IcmpError,
@@ -40,6 +43,7 @@ from testbed.nat.packet import (
     unreachable,
 )
 from testbed.nat.ports import Ports
+from testbed.nat.queries import Queries
 from testbed.nat.tcp import State
 from testbed.plan.network import Translation
 from testbed.spec.profile import Dependence, Hairpinning, Unsolicited
@@ -67,6 +71,7 @@ class Nat:
         """Lose all mappings; the streams of ports go on."""
         self._ports.forget()
         self._mappings = Mappings(self._behaviour, self._ports.ended)
+        self._queries = Queries()
 
     def change_address(self, external: Sequence[IPv4Address]) -> None:
         """Have these external addresses from now on; mappings to the old ones are lost.
@@ -101,6 +106,8 @@ class Nat:
         self._mappings.expire(now)
         if isinstance(packet, IcmpError):
             return self._error_outbound(packet, now)
+        if isinstance(packet, Echo):
+            return self._echo_outbound(packet, now)
         if self._is_inside(packet.destination.host):
             return Forwarded(packet)
         if self._behaviour.translates and not self._is_inside(packet.source.host):
@@ -179,6 +186,8 @@ class Nat:
         if not self._behaviour.translates:
             return Forwarded(error)
         inner = error.inner
+        if isinstance(inner, Echo):
+            return Dropped(Reason.NOT_TRANSLATED)  # no ping of the outside has come this far
         mapping = self._mappings.came_by(inner.transport, inner.destination, inner.source, now)
         session = mapping.session(inner.source, now) if mapping is not None else None
         if mapping is None or session is None or error.source != inner.destination.host:
@@ -194,6 +203,8 @@ class Nat:
         self._mappings.expire(now)
         if isinstance(packet, IcmpError):
             return self._error_inbound(packet, now)
+        if isinstance(packet, Echo):
+            return self._echo_inbound(packet, now)
         if self._behaviour.translates and packet.destination.host not in self._external:
             return Dropped(Reason.NO_MAPPING)
         if self._behaviour.blocks_udp and packet.transport is Transport.UDP:
@@ -242,6 +253,8 @@ class Nat:
     def _error_inbound(self, error: IcmpError, now: int) -> Decision:
         """The packet in it left by a mapping."""
         inner = error.inner
+        if isinstance(inner, Echo):
+            return self._error_about_echo(error, inner, now)
         mapping = self._mappings.inward(inner.transport, inner.source, inner.destination, now)
         session = mapping.session(inner.destination, now) if mapping is not None else None
         if self._behaviour.admits_all:
@@ -250,6 +263,44 @@ class Nat:
             return Dropped(Reason.NO_MAPPING if self._behaviour.translates else Reason.NO_PERMISSION)
         inner = inner.sent_from(mapping.internal)
         return Forwarded(replace(error, destination=mapping.internal.host, inner=inner))
+
+    # ---- pings
+
+    def _echo_outbound(self, echo: Echo, now: int) -> Decision:
+        if self._is_inside(echo.destination):
+            return Forwarded(echo)
+        translates = self._behaviour.translates
+        if translates and (not self._is_inside(echo.source) or not echo.is_request):
+            return Dropped(Reason.NOT_TRANSLATED)
+        if translates and echo.destination in self._external:
+            return Delivered(echo.answered())
+        if not echo.is_request:
+            return Forwarded(echo)
+        external = self._ports.home(echo.source) if translates else echo.source
+        leaving = self._queries.leave(echo, external, now)
+        return Forwarded(leaving) if leaving is not None else Dropped(Reason.PORT_EXHAUSTED)
+
+    def _echo_inbound(self, echo: Echo, now: int) -> Decision:
+        translates = self._behaviour.translates
+        if translates and echo.destination not in self._external:
+            return Dropped(Reason.NO_MAPPING)
+        if self._behaviour.admits_all:
+            return Forwarded(echo)
+        if echo.is_request:
+            return Delivered(echo.answered()) if translates else Dropped(Reason.NO_PERMISSION)
+        asker = self._queries.come(echo.destination, echo.identifier, echo.source, now)
+        if asker is None:
+            return Dropped(Reason.NO_MAPPING if translates else Reason.NO_PERMISSION)
+        return Forwarded(echo.seen_as(destination=asker[0], identifier=asker[1]))
+
+    def _error_about_echo(self, error: IcmpError, inner: Echo, now: int) -> Decision:
+        if self._behaviour.admits_all:
+            return Forwarded(error)
+        asker = self._queries.come(inner.source, inner.identifier, inner.destination, now)
+        if asker is None or error.destination != inner.source:
+            return Dropped(Reason.NO_MAPPING if self._behaviour.translates else Reason.NO_PERMISSION)
+        about = inner.seen_as(source=asker[0], identifier=asker[1])
+        return Forwarded(replace(error, destination=asker[0], inner=about))
 
     # ---- addresses
 

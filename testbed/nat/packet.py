@@ -59,6 +59,25 @@ class Packet(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Echo:
+    """A ping, or the answer to one (RFC 792)."""
+
+    source: str
+    destination: str
+    identifier: int
+    """What tells one asker's pings from another's."""
+    is_request: bool = True
+
+    def seen_as(self, *, source: str | None = None, destination: str | None = None, identifier: int) -> Echo:
+        """The same from or to somebody else."""
+        return Echo(source or self.source, destination or self.destination, identifier, self.is_request)
+
+    def answered(self) -> Echo:
+        """The reply to it."""
+        return Echo(self.destination, self.source, self.identifier, is_request=False)
+
+
+@dataclass(frozen=True, slots=True)
 class IcmpError:
     """What became of a packet, told to its sender: destination unreachable, time exceeded, parameter problem."""
 
@@ -66,14 +85,14 @@ class IcmpError:
     """Address of who tells."""
     destination: str
     """Address of who sent the packet."""
-    inner: Packet
+    inner: Packet | Echo
     """The packet, as it was where the error arose."""
     type: int = DESTINATION_UNREACHABLE
     code: int = PORT_UNREACHABLE
     payload: object = None
 
 
-AnyPacket: TypeAlias = "Packet | IcmpError"
+AnyPacket: TypeAlias = "Packet | Echo | IcmpError"
 
 
 class Reason(StrEnum):

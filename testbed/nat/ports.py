@@ -65,13 +65,15 @@ class Ports:
         if self._profile.ports.block is not None and self._dynamic is None:
             block = self._blocks.get(host)
             return block.external if block is not None else None
+        if self._profile.pooling is Pooling.PAIRED or len(self.external) == 1:
+            return self.home(host)
+        return self._of_pool(self._count("pool", transport) % COUNTED)
+
+    def home(self, host: str) -> str:
+        """The external address that an inside host has where it keeps one."""
         if len(self.external) == 1:
             return self.external[0]
-        if self._profile.pooling is Pooling.PAIRED:
-            key = int.from_bytes(IPv4Address(host).packed, "little")  # the kernel hashes the bytes as they are sent
-        else:
-            key = self._count("pool", transport) % COUNTED
-        return self.external[scale(jhash_word(key, self._words["pool"]), len(self.external))]
+        return self._of_pool(int.from_bytes(IPv4Address(host).packed, "little"))  # the kernel hashes bytes as sent
 
     def candidates(self, transport: Transport, internal: Endpoint) -> Iterator[int]:
         """Ports to be tried for a new mapping, the internal one first where the profile preserves it."""
@@ -141,6 +143,9 @@ class Ports:
         at = ((number + 1) * abs(ports.step) - 1) % walked
         start = first if block is not None else first + word % (size - walked + 1)
         return start + at if ports.step > 0 else start + walked - 1 - at
+
+    def _of_pool(self, key: int) -> str:
+        return self.external[scale(jhash_word(key, self._words["pool"]), len(self.external))]
 
     def _count(self, *stream: object) -> int:
         number = self._asked[stream]

@@ -8,17 +8,12 @@ Rule 3: what is looked up once is remembered. Routes belong to a plan, so all tr
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address
 from typing import NamedTuple
 
-from testbed.plan.network import LAN, Cable, Network, Port, Route
+from testbed.plan.forwarding import Forwarding
+from testbed.plan.network import LAN, Cable, Network, Port
 from testbed.spec.link import Impairment
-
-MAIN = 254
-"""Linux's number of the main table."""
-
 
 MOST_HOPS = 64
 """Linux's default TTL."""
@@ -55,13 +50,6 @@ class _Hop(NamedTuple):
     interface: str
 
 
-class _Entry(NamedTuple):
-    network: int
-    mask: int
-    via: str | None
-    interface: str
-
-
 class Routes:
     """The way through one network."""
 
@@ -69,7 +57,7 @@ class Routes:
         self.network = network
         self.lines = tuple(Line(cable, is_up) for cable in network.cables for is_up in (True, False))
         self._own = {name: frozenset(map(str, box.addresses())) for name, box in network.boxes.items()}
-        self._tables: dict[tuple[str, int], Sequence[_Entry]] = {}
+        self._forwarding = {name: Forwarding(box) for name, box in network.boxes.items()}
         self._ends: dict[tuple[str, str], tuple[int, Port]] = {}
         self._members: dict[str, dict[str, tuple[int, Port]]] = {}
         for number, cable in enumerate(network.cables):
@@ -105,7 +93,7 @@ class Routes:
         return Leg(tuple(lines), min(self.lines[line].cable.link.mtu for line in lines), box, interface)
 
     def _hop(self, box: str, source: str, destination: str) -> _Hop | None:
-        route = next(self._matching(box, source, int(IPv4Address(destination))), None)
+        route = self._forwarding[box].way(source, destination)
         if route is None:
             return None
         next_host = route.via or destination
@@ -125,26 +113,8 @@ class Routes:
         line, end = self._members[router][host]
         return _Hop((*before, line), end.box, end.interface)
 
-    def _matching(self, box: str, source: str, destination: int) -> Iterator[_Entry]:
-        tables = [*(rule.table for rule in self.network.boxes[box].rules if str(rule.source) == source), MAIN]
-        for table in tables:
-            yield from (entry for entry in self._table(box, table) if destination & entry.mask == entry.network)
-
-    def _table(self, box: str, number: int) -> Sequence[_Entry]:
-        """A routing table, the longest prefixes first."""
-        if (box, number) not in self._tables:
-            routes = [route for route in self.network.boxes[box].routes if route.table == number]
-            routes.sort(key=lambda route: -route.destination.prefixlen)
-            self._tables[box, number] = tuple(map(_entry, routes))
-        return self._tables[box, number]
-
     def _addresses(self, box: str, interface: str) -> tuple[str, ...]:
         found = self.network.boxes[box]
         own = tuple(str(a.ip) for i in found.interfaces if i.name == interface for a in i.addresses)
         is_outside = found.translation is not None and interface == found.translation.wan
         return own + tuple(str(a) for later in found.spare for a in later) if is_outside else own
-
-
-def _entry(route: Route) -> _Entry:
-    prefix, via = route.destination, route.via
-    return _Entry(int(prefix.network_address), int(prefix.netmask), str(via) if via else None, route.interface)
