@@ -16,7 +16,7 @@ from testbed.certify.stage import STUN_PORTS, Arrival, Stage
 from testbed.certify.subject import HOSTS
 from testbed.datagram import Endpoint
 from testbed.lab import packets
-from testbed.spec.profile import PORT_MAX, Dependence, NatProfile, Otherwise, Pooling
+from testbed.spec.profile import PORT_MAX, PORT_MIN, Dependence, NatProfile, Otherwise, Pooling
 
 PORT = 5000
 """Of the server: of no meaning."""
@@ -28,6 +28,7 @@ DIRECT = 256
 """So many mappings are made one by one; of a larger limit a copy is asked."""
 _DRAWN = 64
 _AT_ONCE = 128
+_LARGE = 512
 
 
 def mapping(stage: Stage) -> dict[str, Seen]:
@@ -62,9 +63,11 @@ def preservation(stage: Stage) -> dict[str, Seen]:
 
 def order(stage: Stage) -> dict[str, Seen]:
     """How the port is chosen that is not the host's own: the order, the range, the parity."""
-    stage.start(_with_one_address(stage.made))
+    stage.start(_with_large_blocks(_with_one_address(stage.made)))
     count = min(_DRAWN, stage.profile.ports.most_of_host // 2)
     inside, why = _not_preserved(stage, count)
+    if stage.profile.ports.is_dynamic:
+        why += f", of a copy that has blocks of {_LARGE}"
     pairs = _pairs(stage, inside)
     externals = [external for _, external in pairs]
     if len(pairs) < count:
@@ -102,18 +105,18 @@ def overloading(stage: Stage) -> dict[str, Seen]:
 
 
 def blocks(stage: Stage) -> dict[str, Seen]:
-    """RFC 7422: how many ports a subscriber has, and that they are nobody else's."""
+    """How many ports a host has, in how many blocks, and that they are nobody else's."""
     ports = stage.made.ports.model_copy(
         update={"preserve": False, "parity": False, "otherwise": Otherwise.SEQUENTIAL, "step": 1}
     )
     stage.start(stage.made.model_copy(update={"ports": ports, "max_mappings": PORT_MAX}))
-    wanted = (stage.profile.ports.block or 0) + 8
+    size = stage.profile.ports.block or 0
+    wanted = stage.profile.ports.most_of_host + (size if stage.profile.ports.is_dynamic else 8)
     mine = set(_many(stage, 0, wanted))
     others = set(_many(stage, 1, wanted))
-    observed = f"{len(mine)} and {len(others)}, {len(mine & others)} of them shared"
-    if len(mine) == len(others) and not mine & others:
-        observed = str(len(mine))
-    return {"ports.block": Seen(observed, f"two hosts ask for {wanted} ports each, of a copy that assigns in sequence")}
+    how = f"two hosts ask for {wanted} ports each, of a copy that assigns in sequence"
+    seen, number = judgement.blocks_of(mine, others, stage.profile.ports.range[0], size)
+    return {"ports.block": Seen(seen, how), "ports.blocks_per_host": Seen(number, how)}
 
 
 def addresses(stage: Stage) -> dict[str, Seen]:
@@ -182,7 +185,7 @@ def _not_preserved(stage: Stage, count: int) -> tuple[list[int], str]:
     ports, (first, last) = stage.profile.ports, stage.block(0)
     if not ports.preserve:
         return _mixed(count, 20000), "none of them of a port that could be preserved"
-    if ports.block is not None:
+    if ports.block is not None and not ports.is_dynamic:
         start = 20000 if last < 20000 or first > 20000 + 2 * count else 40000
         return _mixed(count, start), "of ports outside the block"
     shares = ports.overload and stage.profile.mapping is Dependence.ENDPOINT_INDEPENDENT and stage.has_own_table
@@ -224,6 +227,14 @@ def _small(made: NatProfile) -> NatProfile:
 def _with_one_address(made: NatProfile) -> NatProfile:
     """A copy in which ports tell everything, and no limit of the table is met."""
     return made.model_copy(update={"external_addresses": 1, "pooling": Pooling.PAIRED, "max_mappings": PORT_MAX})
+
+
+def _with_large_blocks(made: NatProfile) -> NatProfile:
+    """A copy in which an order is not broken off by the end of a block, where blocks come one after the other."""
+    if not made.ports.is_dynamic:
+        return made
+    ports = made.ports.model_copy(update={"block": _LARGE, "range": (PORT_MIN, PORT_MAX)})
+    return made.model_copy(update={"ports": ports})
 
 
 def _many(stage: Stage, number: int, count: int) -> list[Endpoint]:

@@ -21,8 +21,8 @@ from testbed.certify.stage import Stage, stay_on_one_cpu
 from testbed.certify.subject import Subject
 from testbed.errors import BrokenError
 from testbed.lab import namespaces, packets, probe
-from testbed.plan.engines import engine_of
-from testbed.spec.profile import Dependence, NatProfile
+from testbed.plan.engines import engine_name, engine_of
+from testbed.spec.profile import NatProfile
 
 Form = Literal["full", "quick"]
 SEED = 1
@@ -42,7 +42,8 @@ MEASUREMENTS: tuple[Measurement, ...] = (
     Measurement(("filtering",), admission.filtering),
     Measurement(("ports.preserve",), assignment.preservation),
     Measurement(("ports.otherwise", "ports.step", "ports.range", "ports.parity"), assignment.order),
-    Measurement(("ports.block",), assignment.blocks),
+    Measurement(("ports.block", "ports.blocks_per_host"), assignment.blocks),
+    Measurement(("ports.block_allocation",), duration.blocks_returned),
     Measurement(("ports.overload",), assignment.overloading),
     Measurement(("external_addresses", "pooling"), assignment.addresses),
     Measurement(("hairpinning",), admission.hairpin),
@@ -54,7 +55,16 @@ MEASUREMENTS: tuple[Measurement, ...] = (
     Measurement(("icmp errors inward",), admission.icmp_errors),
     Measurement(("unsolicited",), admission.unsolicited),
     Measurement(("udp_blocked",), admission.blocked),
-    Measurement(("tcp_timeout.established", "tcp_timeout.transitory"), duration.lifetime_of_connections),
+    Measurement(
+        (
+            "tcp_timeout.established",
+            "tcp_timeout.transitory",
+            "tcp_timeout.partially_open",
+            "tcp_timeout.closing",
+            "tcp_timeout.reset",
+        ),
+        duration.lifetime_of_connections,
+    ),
     Measurement(("tcp simultaneous open",), admission.simultaneous_open),
 )
 
@@ -113,8 +123,7 @@ def measure(subject: Subject, form: Form) -> Certificate:
     if missing := expected.keys() - seen.keys():
         raise BrokenError(f"nothing measures {', '.join(sorted(missing))}")
     rows = tuple(row(profile, name, value, seen[name]) for name, value in expected.items())
-    engine = "firewall" if profile.mapping is Dependence.NONE else engine_of(profile).value
-    return Certificate(profile.name, engine, rows)
+    return Certificate(profile.name, engine_name(profile), rows)
 
 
 def _due(profile: NatProfile, expected: dict[str, str]) -> Iterator[Measurement]:

@@ -1,7 +1,8 @@
 """How long a NAT remembers: lifetimes, who refreshes them, and what a restart leaves.
 
-Rule 1: the declared lifetime is read from the kernel's own timer, just after a packet that sets it. That the timer
-        means what it says is tried in a copy of the profile that lives so briefly that one can wait for it.
+Rule 1: the declared lifetime is read from the timer of the kernel, or of the userspace engine, just after a packet
+        that sets it. That the timer means what it says is tried in a copy of the profile that lives so briefly that
+        one can wait for it.
 Rule 2: waiting for a timer is the one wait here. If this process was held up meanwhile, its moments are not those that
         were meant; the measurement is void, and made with a lifetime twice as long. `how` says which one it was.
 """
@@ -9,17 +10,20 @@ Rule 2: waiting for a timer is the one wait here. If this process was held up me
 from __future__ import annotations
 
 import select
+import socket
+import struct
 import time
+from contextlib import ExitStack
 from typing import NamedTuple
 
 from testbed.certify import judgement
-from testbed.certify.rows import STARTS_ANEW, Seen
+from testbed.certify.rows import PHASES, STARTS_ANEW, Seen
 from testbed.certify.stage import Stage
 from testbed.certify.subject import HOSTS, SERVER
 from testbed.datagram import Endpoint
 from testbed.errors import BrokenError
 from testbed.lab.nftables.upkeep import exactness
-from testbed.spec.profile import SECOND
+from testbed.spec.profile import SECOND, BlockAllocation
 from testbed.units import format_duration, seconds
 
 BRIEF = 1_500_000_000
@@ -56,7 +60,7 @@ def lifetime_of_datagrams(stage: Stage) -> dict[str, Seen]:
     if aged.idle or not aged.in_between:
         timer += f", and a mapping of {format_duration(brief)} is {'still there' if aged.idle else 'gone too soon'}"
     return {
-        "udp_timeout": Seen(timer, f"the kernel's timer, read after a packet; {lives}"),
+        "udp_timeout": Seen(timer, f"{stage.timer}, read after a packet; {lives}"),
         "refresh": Seen(
             judgement.refresh_of(aged.sent, aged.received),
             f"a copy of {format_duration(brief)}: a packet of each direction at 60 %, alive at 130 %",
@@ -65,34 +69,75 @@ def lifetime_of_datagrams(stage: Stage) -> dict[str, Seen]:
 
 
 def lifetime_of_connections(stage: Stage) -> dict[str, Seen]:
-    """RFC 5382 REQ-5: the timers of a connection that is opening, and of one that is open."""
+    """RFC 5382 REQ-5, RFC 7857 §2: the timers of connections that open, are open, close, and were reset."""
     stage.silence_resets()
     timers = stage.profile.tcp_timeout
-    own = Endpoint(str(stage.inside[0]), _port(stage))
+    seen = {"established": Seen(*_of_connection(stage, timers.established, "established"))}
+    for phase in PHASES:
+        if phase in timers.own:
+            seen[phase] = Seen(*_of_connection(stage, timers.own[phase], phase))
+        elif "transitory" not in seen:
+            seen["transitory"] = Seen(*_of_connection(stage, timers.transitory, phase))
+    return {f"tcp_timeout.{name}": what for name, what in seen.items()}
+
+
+def _of_connection(stage: Stage, declared: int, phase: str) -> tuple[str, str]:
+    """What the timer of a connection in this phase shows, and how it was measured."""
     stage.start()
-    with stage.tcp(HOSTS[0], own) as client:
-        client.setblocking(False)
+    own, there = Endpoint(str(stage.inside[0]), _port(stage)), Endpoint(stage.servers[0], PORT)
+    with ExitStack() as scope:
+        client = scope.enter_context(stage.tcp(HOSTS[0], own))
         before = time.monotonic_ns()
-        client.connect_ex(Endpoint(stage.servers[1], CLOSED))
-        stage.settle()
-        transitory = _timer(stage, timers.transitory, before)
-    stage.start()
-    there = Endpoint(stage.servers[0], PORT)
-    with stage.tcp(SERVER, there) as listener, stage.tcp(HOSTS[0], own) as client:
+        if phase == "partially_open":
+            client.setblocking(False)
+            client.connect_ex(Endpoint(stage.servers[1], CLOSED))
+            stage.settle()
+            return _timer(stage, declared, before), f"{stage.timer}, read after a SYN that nobody answers"
+        listener = scope.enter_context(stage.tcp(SERVER, there))
         listener.listen()
         client.connect(there)
         connection, _ = listener.accept()
-        with connection:
-            before = time.monotonic_ns()
+        scope.enter_context(connection)
+        before = time.monotonic_ns()
+        after = "the first byte of a connection"
+        if phase == "established":
             client.sendall(b"x")
             connection.settimeout(5)
             connection.recv(1)
-            stage.settle()
-            established = _timer(stage, timers.established, before)
-    return {
-        "tcp_timeout.established": Seen(established, "the kernel's timer, read after the first byte of a connection"),
-        "tcp_timeout.transitory": Seen(transitory, "the kernel's timer, read after a SYN that nobody answers"),
-    }
+        elif phase == "closing":
+            client.shutdown(socket.SHUT_WR)
+            after = "the first FIN of a connection"
+        else:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.close()
+            after = "the RST that ends a connection"
+        stage.settle()
+        return _timer(stage, declared, before), f"{stage.timer}, read after {after}"
+
+
+def blocks_returned(stage: Stage) -> dict[str, Seen]:
+    """A block is given when it is needed, and taken back when its last mapping has ended."""
+    first, size = stage.profile.ports.range[0], stage.profile.ports.block or 0
+    ports = stage.made.ports.model_copy(update={"range": (first, first + size - 1), "preserve": False, "parity": False})
+    brief = BRIEF
+    for _ in range(_TRIES):
+        stage.start(stage.made.model_copy(update={"ports": ports, "udp_timeout": brief, "external_addresses": 1}))
+        one, other, remote = stage.host(6000, 0), stage.host(6000, 1), stage.remote(PORT)
+        began = time.monotonic_ns()
+        has_it, waits = stage.out(one, remote) is not None, stage.out(other, remote) is None
+        asked = time.monotonic_ns()
+        _wait_until(began + brief * 13 // 10)
+        gets_it = stage.out(other, remote) is not None
+        if asked < began + brief * 9 // 10:
+            break
+        brief *= 2
+    else:
+        raise BrokenError(f"this machine is too busy to wait for a timer of {format_duration(brief)}")
+    how = f"a copy with one block and a lifetime of {format_duration(brief)}: whether a second host gets it afterwards"
+    if not has_it:
+        return {"ports.block_allocation": Seen(judgement.NOTHING, how)}
+    observed = BlockAllocation.DYNAMIC.value if waits and gets_it else "never back" if waits else "shared"
+    return {"ports.block_allocation": Seen(observed, how)}
 
 
 def restarted(stage: Stage) -> dict[str, Seen]:
@@ -105,7 +150,7 @@ def restarted(stage: Stage) -> dict[str, Seen]:
     host, remote = stage.host(_port(stage)), stage.remote(PORT)
     is_gone = not stage.admits(remote, before)
     works = stage.admits(remote, stage.out(host, remote))
-    how = "rules and connections are removed, and the same rules come again"
+    how = stage.anew
     if not worked or not works:
         return {"restart": Seen(judgement.NOTHING, how)}
     return {"restart": Seen(STARTS_ANEW if is_gone else "a mapping outlives it", how)}

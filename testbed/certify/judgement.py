@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from enum import StrEnum
 from itertools import pairwise
 
@@ -98,6 +99,20 @@ def alternating(ports: Sequence[int], step: int) -> bool:
 def parity(pairs: Sequence[tuple[int, int]]) -> str:
     """From (inside port, external port) of ports that were not preserved."""
     return "true" if all(inside % 2 == external % 2 for inside, external in pairs) else "false"
+
+
+def blocks_of(mine: AbstractSet[Endpoint], others: AbstractSet[Endpoint], first: int, size: int) -> tuple[str, str]:
+    """From all the endpoints that two hosts can have: how large their blocks are, and how many each has.
+
+    `first`: where the range begins that is cut into blocks; `size`: what they are said to be.
+    """
+    if mine & others or len(mine) != len(others) or not mine:
+        shared = f"{len(mine)} and {len(others)} ports, {len(mine & others)} of them shared"
+        return shared, shared
+    counts = [Counter((host, (port - first) // size) for host, port in each) for each in (mine, others)]
+    if any(count != size for each in counts for count in each.values()):
+        return f"{len(mine)} ports that are no blocks of {size}", str(len(counts[0]))
+    return str(size), str(len(counts[0]))
 
 
 def unsolicited_of(datagram: Reaction | None, segment: Reaction) -> str:

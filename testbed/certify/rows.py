@@ -29,6 +29,8 @@ FEWEST_PORTS = 32
 NO_TRACE, CLASH = "leaves no trace", "moves the port"
 ERRORS_COME_IN = "reach their host, and no others do"
 CONNECTS = "connects"
+PHASES = ("partially_open", "closing", "reset")
+"""Of a TCP connection: those whose timer is the transitory one, or one of their own."""
 STARTS_ANEW = "mappings gone, new ones work"
 QUICK = ("mapping", "filtering", "ports.preserve", "ports.otherwise", "ports.step", "unsolicited", "udp_blocked")
 """What the short form has of them."""
@@ -111,7 +113,9 @@ def expectations(profile: NatProfile, engine: Engine) -> dict[str, str]:
         found = {"mapping": profile.mapping.value, **found}
     if profile.filtering is not Dependence.NONE:
         found["tcp_timeout.established"] = format_duration(profile.tcp_timeout.established)
-        found["tcp_timeout.transitory"] = format_duration(profile.tcp_timeout.transitory)
+        if len(own := profile.tcp_timeout.own) < len(PHASES):
+            found["tcp_timeout.transitory"] = format_duration(profile.tcp_timeout.transitory)
+        found |= {f"tcp_timeout.{name}": format_duration(timer) for name, timer in own.items()}
         found["tcp simultaneous open"] = CONNECTS
     return found
 
@@ -163,6 +167,9 @@ def _of_ports(profile: NatProfile, engine: Engine) -> Iterator[tuple[str, str]]:
         yield "ports.parity", _flag(ports.parity)
     if ports.block is not None:
         yield "ports.block", str(ports.block)
+        if ports.is_dynamic:
+            yield "ports.block_allocation", ports.block_allocation.value
+            yield "ports.blocks_per_host", str(ports.blocks_per_host)
     else:
         yield "ports.overload", _flag(ports.overload)
 

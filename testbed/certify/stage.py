@@ -77,6 +77,7 @@ class Stage:
         self.servers = tuple(map(str, server_addresses(network, SERVER)))
         self.router = next(str(a) for a in network.boxes[INTERNET].addresses())
         self.lab: Lab = self._scope.enter_context(build(draw(network, "netem"), seed, capture=False))
+        self._played = self.lab.userspace.nat(NAT) if self.lab.userspace is not None else None
         try:
             self._open()
             if subject.more_rules:
@@ -120,8 +121,13 @@ class Stage:
             sock.close()
         self._sockets.clear()
         profile = made or self._usual
+        if self._played is not None:  # a copy may be one that rules could do; it is not made by them
+            profile = profile.model_copy(update={"engine": Engine.USERSPACE})
         external = self._translation.external[: profile.external_addresses]
         translation = replace(self._translation, profile=profile, external=external)
+        if self._played is not None:
+            self._played.become(translation, self._seed)
+            return
         rules = prepare(translation) if profile is self._usual else None  # a copy is not worth a recording
         with self.lab.boxes[NAT]:
             upkeep.forget()
@@ -132,8 +138,22 @@ class Stage:
 
     def time_left(self, protocol: str) -> list[int]:
         """Nanoseconds that mappings have left."""
+        if self._played is not None:
+            return self._played.time_left(protocol)
         with self.lab.boxes[NAT]:
             return upkeep.time_left(self.made, protocol)
+
+    @property
+    def timer(self) -> str:
+        """Whose timer `time_left` reads."""
+        return "the kernel's timer" if self._played is None else "the engine's timer"
+
+    @property
+    def anew(self) -> str:
+        """What `start` does."""
+        if self._played is None:
+            return "rules and connections are removed, and the same rules come again"
+        return "the engine forgets all of it, as after a loss of power"
 
     @property
     def is_firewall(self) -> bool:
@@ -146,10 +166,10 @@ class Stage:
         return not self.is_firewall and self.engine is not Engine.NATIVE
 
     def block(self, number: int) -> tuple[int, int]:
-        """First and last port of what a host gets: its block, or the whole range."""
+        """First and last port of what a host may get: its own block, or the whole range."""
         first, last = self.profile.ports.range
         size = self.profile.ports.block
-        if size is None:
+        if size is None or self.profile.ports.is_dynamic:
             return first, last
         index = int(self.inside[number]) - int(self._translation.inside[0].network_address)
         start = first + index * size

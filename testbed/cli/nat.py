@@ -15,12 +15,12 @@ import click
 
 from testbed.cli import show
 from testbed.errors import ExitStatus, Problem, SpecError, UsageError
-from testbed.plan.engines import engine_of, refusals
+from testbed.plan.engines import engine_name, engine_of, refusals
 from testbed.spec.kinds import KINDS
 from testbed.spec.load import load_profile
 from testbed.spec.model import CONTEXT_WRITTEN
 from testbed.spec.places import FileKind, available
-from testbed.spec.profile import Dependence, NatProfile
+from testbed.spec.profile import Dependence, Engine, NatProfile
 
 if TYPE_CHECKING:  # it brings the lab along, which `list` and `show` do without
     from testbed.certify.rows import Certificate
@@ -43,6 +43,7 @@ Examples:
   sudo testbed nat test eim-apdf           every behaviour, and how it was measured
   sudo testbed nat test --all --json > certificates.json
 """
+NO_RULES = "  rules: none; the userspace engine reads the profile and plays the NAT itself, packet by packet"
 _SHORT = {
     Dependence.ENDPOINT_INDEPENDENT: "endpoint",
     Dependence.ADDRESS_DEPENDENT: "address",
@@ -84,11 +85,6 @@ def _listed(profile: NatProfile) -> dict[str, Any]:
     }
 
 
-def engine_name(profile: NatProfile) -> str:
-    """What makes it in a lab."""
-    return "firewall" if profile.mapping is Dependence.NONE else engine_of(profile).value
-
-
 def _sees(profile: NatProfile, field: str) -> str:
     return _SHORT[getattr(profile, field)] + ("?" if field in profile.unknowns else "")
 
@@ -101,7 +97,10 @@ def _ports(profile: NatProfile) -> str:
     if profile.mapping is Dependence.NONE:
         return "as they are"
     words = "kept" if profile.ports.preserve else profile.ports.otherwise.value
-    return words + (f", blocks of {profile.ports.block}" if profile.ports.block is not None else "")
+    if profile.ports.block is None:
+        return words
+    most = f"{profile.ports.blocks_per_host} × " if profile.ports.is_dynamic else ""
+    return f"{words}, blocks of {most}{profile.ports.block}"
 
 
 # ---------------------------------------------------------------------------- show
@@ -109,7 +108,7 @@ def _ports(profile: NatProfile) -> str:
 
 @command.command("show", epilog=SHOW_EPILOG)
 @click.argument("profile")
-@click.option("--rules", "with_rules", is_flag=True, help="Also the nftables rules that it is compiled to.")
+@click.option("--rules", "with_rules", is_flag=True, help="Also the nftables rules that it is compiled to, if any.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def show_command(profile: str, with_rules: bool, as_json: bool) -> None:
     """Show PROFILE, a kind, a name or a file: its fields, where each comes from, and what no source says.
@@ -121,15 +120,18 @@ def show_command(profile: str, with_rules: bool, as_json: bool) -> None:
     if as_json:
         written = loaded.model_dump(mode="json", context=CONTEXT_WRITTEN)
         body = {"schema": SHOW_SCHEMA, "profile": loaded.name, "engine": engine_name(loaded), "fields": written}
-        click.echo(json.dumps(body | ({"rules": rules} if rules is not None else {}), indent=1))
+        click.echo(json.dumps(body | ({"rules": rules} if with_rules else {}), indent=1))
         return
     click.echo("\n".join([loaded.name, *(f"  {line}" for line in show.lines(loaded))]))
     click.echo(f"  made by: {engine_name(loaded)}")
-    if rules is not None:
-        click.echo(f"\n{rules}", nl=False)
+    if with_rules:
+        click.echo(f"\n{rules}" if rules is not None else NO_RULES, nl=rules is None)
 
 
-def _rules(profile: NatProfile) -> str:
+def _rules(profile: NatProfile) -> str | None:
+    """None where there are none."""
+    if engine_of(profile) is Engine.USERSPACE:
+        return None
     from testbed.certify.certificate import SEED
     from testbed.certify.subject import NAT, translation_of
     from testbed.lab.nftables.prepare import text

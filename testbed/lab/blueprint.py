@@ -6,6 +6,8 @@ Rule 2: every number that the kernel would choose is chosen here: indexes of dev
 Rule 3: a link that never does anything is a bare veth pair; so is every link under netem, with a qdisc at both ends.
         Under `wire` each end of a link is a veth pair of its own, whose far half lies in the namespace of the wire
         process.
+Rule 4: the kernel of a box that the userspace engine plays is told of devices alone; addresses, routes and neighbours
+        go into the engine's description of the box.
 """
 
 from __future__ import annotations
@@ -18,8 +20,11 @@ from typing import Literal
 from testbed.lab import netlink
 from testbed.lab.netlink import LOOPBACK, Batch, End, Message
 from testbed.lab.nftables.prepare import Prepared, prepare
-from testbed.plan.network import LAN, Box, Cable, Network, Port
+from testbed.lab.userspace.middlebox import Description, Device
+from testbed.plan.engines import engine_of
+from testbed.plan.network import LAN, Box, Cable, Network, Port, Translation
 from testbed.spec.link import Impairment, Link
+from testbed.spec.profile import Engine
 
 Links = Literal["netem", "wire"]
 
@@ -76,9 +81,16 @@ class BoxPlan:
     """Devices whose frames must leave finished (no checksum offload): a raw reader is behind them."""
     qdiscs: tuple[Qdisc, ...]
     rules: Prepared | None
-    """Of a nat, or of a router that is a firewall."""
+    """Of a nat, or of a router that is a firewall, made by the kernel."""
     later_rules: tuple[Prepared, ...] = ()
     """The same with each of the addresses that events give it."""
+    userspace: Description | None = None
+    """Of one that the userspace engine plays."""
+
+    @property
+    def forwards(self) -> bool:
+        """Whether its kernel does."""
+        return self.box.forwards and self.userspace is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +107,11 @@ class Blueprint:
     wires: tuple[WireEnds, ...]
     world_fd: int
     """Descriptor of the world's own namespace, in which the far halves of wire links lie; those of boxes follow."""
+
+    @property
+    def is_played(self) -> bool:
+        """Whether the userspace engine plays any of its boxes."""
+        return any(plan.userspace is not None for plan in self.boxes)
 
     @property
     def descriptors(self) -> int:
@@ -123,6 +140,7 @@ class _Drawing:
         self.world: list[Message] = [netlink.up("lo of the world", LOOPBACK)]
         self.wires: list[WireEnds] = []
         self.next_far = FIRST_INDEX
+        self.played = {name for name, box in network.boxes.items() if box.translation and _is_played(box.translation)}
 
     def draw(self) -> Blueprint:
         for name, box in self.network.boxes.items():
@@ -161,6 +179,9 @@ class _Drawing:
         self.devices.append(netlink.veth(cable.name, lower, upper, mtu=cable.link.mtu, up=True))
         self._join(cable.lower, is_up=True)
         self._join(cable.upper, is_up=False)
+        for port, other in ((cable.lower, cable.upper), (cable.upper, cable.lower)):
+            if other.box in self.played:
+                self.unfinished[port.box].append(port.interface)
         if self.links == "netem":
             self._impair(cable, "up", cable.lower)
             self._impair(cable, "down", cable.upper)
@@ -202,34 +223,58 @@ class _Drawing:
             tuple(self.qdiscs[name]),
             self._rules(name, box),
             self._later_rules(box),
+            self._description(name, box),
         )
 
     def _rules(self, name: str, box: Box) -> Prepared | None:
-        if box.translation is None:
+        if box.translation is None or name in self.played:
             return None
         return self.rules.get(name) or prepare(box.translation)
 
     def _later_rules(self, box: Box) -> tuple[Prepared, ...]:
-        if box.translation is None:
+        if box.translation is None or box.name in self.played:
             return ()
         return tuple(prepare(replace(box.translation, external=external)) for external in box.spare)
+
+    def _description(self, name: str, box: Box) -> Description | None:
+        if box.translation is None or name not in self.played:
+            return None
+        devices = {}
+        for interface in box.interfaces:
+            index, mac = self.indexes[name][interface.name], bytes.fromhex(interface.mac.replace(":", ""))
+            address = str(interface.addresses[0].ip)
+            devices[index] = Device(index, interface.name, mac, self._mtu(name, interface.name), address)
+        return Description(box, box.translation, devices)
+
+    def _mtu(self, box: str, device: str) -> int:
+        ports = [(port, cable.link.mtu) for cable in self.network.cables for port in (cable.lower, cable.upper)]
+        return min(mtu for port, mtu in ports if port.box == box and device in (port.interface, port.bridge))
 
     def _setup(self, name: str, box: Box) -> Iterator[Message]:
         yield netlink.up(f"{name} lo", LOOPBACK)
         yield from self.ups[name]
+        indexes = self.indexes[name]
+        if name not in self.played:
+            yield from self._addresses_and_routes(name, box)
+        for cable in self.network.cables:
+            if cable.upper.box == name and cable.upper.bridge is not None:
+                yield netlink.forwarding_entry(name, indexes[cable.upper.interface], cable.lower.mac)
+
+    def _addresses_and_routes(self, name: str, box: Box) -> Iterator[Message]:
         indexes = self.indexes[name]
         for interface in box.interfaces:
             for address in interface.addresses:
                 yield netlink.address(f"{name} {interface.name}", indexes[interface.name], address)
         for neighbour in box.neighbours:
             yield netlink.neighbour(name, indexes[neighbour.interface], neighbour)
-        for cable in self.network.cables:
-            if cable.upper.box == name and cable.upper.bridge is not None:
-                yield netlink.forwarding_entry(name, indexes[cable.upper.interface], cable.lower.mac)
         for route in box.routes:
             yield netlink.route(name, indexes[route.interface], route)
         for number, rule in enumerate(box.rules):
             yield netlink.source_rule(name, rule, priority=RULE_PRIORITY + number)
+
+
+def _is_played(translation: Translation) -> bool:
+    return engine_of(translation.profile) is Engine.USERSPACE
 
 
 def free_descriptors(count: int) -> int:

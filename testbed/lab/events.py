@@ -79,6 +79,9 @@ def _change_address(lab: Lab, event: NatEvent, nat: NatBox) -> None:
     plan = next(plan for plan in lab.blueprint.boxes if plan.box.name == event.node)
     translation = plan.box.translation
     assert translation is not None
+    if plan.userspace is not None:  # the kernel of such a box has no address, whatever the NAT's is
+        nat.change_address(event.external)
+        return
     index, label = plan.indexes[translation.wan], f"{event.node} {translation.wan}"
     with Netlink() as link:
         had = [address for device, address in link.addresses() if device == index]

@@ -21,13 +21,16 @@ from testbed.errors import BrokenError, MachineError
 from testbed.lab import namespaces, sysctl
 from testbed.lab.blueprint import Blueprint, BoxPlan
 from testbed.lab.capture import Capture, Place
+from testbed.lab.child import Child
+from testbed.lab.drops import DropLog
 from testbed.lab.events import NatBox, link_seed, netem_seed
 from testbed.lab.namespaces import Namespace
 from testbed.lab.netlink import Batch, Netlink
 from testbed.lab.netlink_netem import compare_qdisc, qdisc
-from testbed.lab.nftables.droplog import DropLog
+from testbed.lab.nftables.droplog import PacketLog
 from testbed.lab.nftables.running import RunningRules
 from testbed.lab.programs import Program, spawn
+from testbed.lab.userspace.process import Userspace
 from testbed.lab.wire.engine import WireCable
 from testbed.lab.wire.process import Wire
 from testbed.link.model import LINK_HEADER
@@ -45,6 +48,8 @@ class Lab:
     boxes: Mapping[str, Namespace]
     capture: Capture | None
     wire: Wire | None
+    userspace: Userspace | None
+    """What plays the NATs that rules of the kernel cannot make."""
     drop_logs: Mapping[str, DropLog]
     """Of every box that filters."""
     seed: int
@@ -54,6 +59,11 @@ class Lab:
     changes: dict[str, int] = field(default_factory=dict)
     """Cable -> how often events have changed it."""
     _scope: ExitStack = field(default_factory=ExitStack)
+
+    @property
+    def children(self) -> tuple[Child, ...]:
+        """The processes that serve this lab, whose deaths are its own."""
+        return tuple(child for child in (self.wire, self.userspace) if child is not None)
 
     def open_socket(self, box: str, local: Endpoint) -> socket.socket:
         """A bound, non-blocking UDP socket in a box. Raises OSError as bind(2) does."""
@@ -75,24 +85,32 @@ class Lab:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if self.wire is not None:
-            self.wire.abandon()  # it takes as long to go as the taps do: both at once
+        for child in self.children:
+            child.abandon()  # they take as long to go as the taps do: all at once
         self._scope.close()
 
 
-def build(blueprint: Blueprint, seed: int, *, capture: bool = True, wire: Wire | None = None) -> Lab:
+def build(
+    blueprint: Blueprint,
+    seed: int,
+    *,
+    capture: bool = True,
+    wire: Wire | None = None,
+    userspace: Userspace | None = None,
+) -> Lab:
     """Make it, in the world that this process is in. Raises MachineError, BrokenError; then nothing remains.
 
-    `seed`: of every die of the lab: links, ports of NATs. `wire`: a process that carries nothing now, for a lab whose
-    links need one; without it the lab makes its own.
+    `seed`: of every die of the lab: links, ports of NATs. `wire`, `userspace`: processes that serve nobody now, for a
+    lab that needs them; without them the lab makes its own.
     """
     with ExitStack() as scope:
         _allow_descriptors(blueprint.descriptors + 64 + 4 * len(blueprint.boxes))
         world = _place(namespaces.own_namespace(), blueprint.world_fd, scope)
         sysctl.configure(forwards=False)
         boxes = _make_namespaces(blueprint, scope)
-        # The slow starter first: it waits for the kernel while the rest is made.
+        # The slow starters first: they wait for the kernel while the rest is made.
         wire = _start_wire(blueprint, world, seed, scope, wire) if blueprint.wires else None
+        userspace = _start_userspace(blueprint, boxes, seed, scope, userspace)
         captured = _start_capture(blueprint, boxes, scope) if capture else None
         with Netlink() as link:
             link.send(blueprint.devices)
@@ -103,14 +121,17 @@ def build(blueprint: Blueprint, seed: int, *, capture: bool = True, wire: Wire |
             with boxes[plan.box.name]:
                 _set_up(plan, seed)
                 if plan.rules is not None:
-                    drop_logs[plan.box.name] = log = DropLog()
-                    scope.callback(log.close)
+                    drop_logs[plan.box.name] = scope.enter_context(PacketLog())
                     seed_of_nat = derive(seed, "nat", plan.box.name)
                     nats[plan.box.name] = rules = RunningRules(plan.rules, plan.later_rules, seed_of_nat)
                     scope.callback(rules.close)
-        if wire is not None:
-            wire.wait()
-        return Lab(blueprint, boxes, captured, wire, drop_logs, seed, nats, _scope=scope.pop_all())
+            if userspace is not None and plan.userspace is not None:
+                drop_logs[plan.box.name] = nats[plan.box.name] = userspace.nat(plan.box.name)
+        lab = Lab(blueprint, boxes, captured, wire, userspace, drop_logs, seed, nats)
+        for child in lab.children:
+            child.wait()
+        lab._scope = scope.pop_all()
+        return lab
 
 
 def _allow_descriptors(count: int) -> None:
@@ -136,7 +157,7 @@ def _make_namespaces(blueprint: Blueprint, scope: ExitStack) -> dict[str, Namesp
     with namespaces.coming_back():
         for plan in blueprint.boxes:
             made[plan.box.name] = _place(namespaces.enter_new_namespace(), plan.fd, scope)
-            sysctl.configure(forwards=plan.box.forwards)
+            sysctl.configure(forwards=plan.forwards)
     return made
 
 
@@ -184,3 +205,19 @@ def _start_wire(blueprint: Blueprint, world: Namespace, seed: int, scope: ExitSt
     scope.callback(wire.close if lent is None else wire.abandon)
     wire.carry(world, cables)
     return wire
+
+
+def _start_userspace(
+    blueprint: Blueprint, boxes: Mapping[str, Namespace], seed: int, scope: ExitStack, lent: Userspace | None
+) -> Userspace | None:
+    played = [
+        (plan.userspace, boxes[plan.box.name], derive(seed, "nat", plan.box.name))
+        for plan in blueprint.boxes
+        if plan.userspace is not None
+    ]
+    if not played:
+        return None
+    userspace = lent or Userspace()
+    scope.callback(userspace.close if lent is None else userspace.abandon)
+    userspace.play(played)
+    return userspace

@@ -61,16 +61,19 @@ class Tap:
     """A tap on the namespace that the calling thread is in; it can also send.
 
     `largest`: bytes of the largest frame that is read whole. `outgoing`: whether what the namespace sends is seen too.
+    `past_qdisc`: whether what it sends itself goes past the device's qdisc, and with it past other taps.
     """
 
-    def __init__(self, *, largest: int = 1514, room: int = ROOM, outgoing: bool = True) -> None:
+    def __init__(
+        self, *, largest: int = 1514, room: int = ROOM, outgoing: bool = True, past_qdisc: bool = True
+    ) -> None:
         self._largest = largest
         self._drops = 0
         self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, 0)
         try:
             option = self.socket.setsockopt
             option(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, int(not outgoing))
-            option(_SOL_PACKET, _PACKET_QDISC_BYPASS, 1)
+            option(_SOL_PACKET, _PACKET_QDISC_BYPASS, int(past_qdisc))
             option(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
             option(socket.SOL_SOCKET, socket.SO_RCVBUF, room)
             with suppress(PermissionError):
@@ -133,6 +136,12 @@ class Tap:
             found.append(Packet(seconds * 1_000_000_000 + nanoseconds + shift, interface, kind, length, data))
         return found
 
+    def send(self, address: bytes, frame: bytes) -> int:
+        """Send a frame by the device of an `address_of`; 0, or the number of the kernel's error."""
+        if _sendto(self.fileno(), frame, len(frame), 0, address, _ADDRESS.size) < 0:
+            return ctypes.get_errno()
+        return 0
+
     def drops(self) -> int:
         """Packets that found no room, since it was made (PACKET_STATISTICS, which resets itself)."""
         _, drops = struct.unpack("=II", self.socket.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8))
@@ -140,7 +149,22 @@ class Tap:
         return self._drops
 
 
+def address_of(device: int) -> bytes:
+    """Where a frame goes that is to leave by a device, which need not exist yet."""
+    return _ADDRESS.pack(socket.AF_PACKET, 0, device, 0, 0, 0)
+
+
 _LENGTH = struct.Struct("@I")
+_sendto = ctypes.CFUNCTYPE(
+    ctypes.c_ssize_t,
+    ctypes.c_int,
+    ctypes.c_char_p,
+    ctypes.c_size_t,
+    ctypes.c_int,
+    ctypes.c_char_p,
+    ctypes.c_uint,
+    use_errno=True,
+)(("sendto", libc))
 _recvmmsg = ctypes.CFUNCTYPE(
     ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int, ctypes.c_void_p, use_errno=True
 )(("recvmmsg", libc))

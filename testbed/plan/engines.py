@@ -2,8 +2,8 @@
 
 Rule 1: a sentence begins with the field that it is about; a field that is not refused is done as it says.
 Rule 2: what no engine does says so; what another engine does names it.
-Rule 3: `engine: auto` takes the first engine that refuses nothing. Where all refuse, the explicit one's
-        reasons are told.
+Rule 3: `engine: auto` takes the first engine that refuses nothing: rules of the kernel before a process of ours, whose
+        packets cost more. Where all refuse, the userspace engine's reasons are told: it refuses least.
 Rule 4: a firewall (a mapping of `none`) is rules of the kernel of its own kind, whichever name `explicit` stands for.
 
 The decision is here, in the pure core, because the model asks it too: masquerade is a NAT of its own kind.
@@ -31,7 +31,7 @@ _SHORTEST = 20 * _MILLISECOND
 _LONGEST = 10 * 365 * 24 * 3600 * SECOND
 _SMALLEST_BLOCK = 64
 _LEAST_LAST_PORT = 1024
-_BY_PREFERENCE = (Engine.EXPLICIT, Engine.NATIVE)
+_BY_PREFERENCE = (Engine.EXPLICIT, Engine.NATIVE, Engine.USERSPACE)
 
 
 def engine_of(profile: NatProfile) -> Engine:
@@ -39,7 +39,13 @@ def engine_of(profile: NatProfile) -> Engine:
     if profile.engine is not Engine.AUTO:
         return profile.engine
     able = (engine for engine in _BY_PREFERENCE if not refused_by(engine, profile))
-    return next(able, Engine.EXPLICIT)
+    return next(able, Engine.USERSPACE)
+
+
+def engine_name(profile: NatProfile) -> str:
+    """What a person calls what makes it."""
+    engine = engine_of(profile)
+    return "firewall" if profile.mapping is Dependence.NONE and engine is not Engine.USERSPACE else engine.value
 
 
 def refusals(profile: NatProfile) -> tuple[str, ...]:
@@ -53,8 +59,10 @@ def refused_by(engine: Engine, profile: NatProfile) -> tuple[str, ...]:
     if engine is Engine.NATIVE:
         return tuple(_of_native_firewall() if is_firewall else _of_native(profile))
     meaningless = tuple(_of_every_firewall(profile) if is_firewall else _without_meaning(profile))
+    if engine is Engine.USERSPACE:
+        return meaningless
     own = _timers_of_maps(profile) if is_firewall else _of_explicit(profile)
-    return (*meaningless, *own)
+    return (*meaningless, *(f"{sentence}; engine: userspace can" for sentence in own))
 
 
 def _of_every_firewall(profile: NatProfile) -> Iterator[str]:

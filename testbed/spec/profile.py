@@ -92,6 +92,8 @@ class Engine(StrEnum):
     """RFC 4787 state in nftables maps: every combination of mapping, filtering and port choice."""
     NATIVE = "native"
     """The kernel's own masquerade, as on a real Linux router."""
+    USERSPACE = "userspace"
+    """The model of the prediction itself, on real packets: what rules of the kernel cannot."""
 
 
 def _read_range(value: Any, info: ValidationInfo) -> Any:

@@ -1,4 +1,4 @@
-"""One trial inside a lab: servers up, both ends run, the capture drained, the wire watched.
+"""One trial inside a lab: servers up, both ends run, the capture drained, what serves the lab watched.
 
 Rule 1: nothing is slept for. The rendezvous is ready when it is bound; the ends are stopped when both are finished.
 Rule 2: whatever of ours dies ends the trial at once and is its reason for being `broken`.
@@ -22,6 +22,7 @@ from testbed.agents.quic import run_quic_agent
 from testbed.agents.rendezvous import run_rendezvous
 from testbed.agents.udp import run_udp_agent
 from testbed.errors import BrokenError, TestbedError
+from testbed.lab.child import Child
 from testbed.lab.events import apply
 from testbed.lab.lab import Lab
 from testbed.plan.events import PlannedEvent
@@ -91,7 +92,7 @@ async def _run(lab: Lab, cell: CellPlan, settings: Settings, seed: int, attempt:
     with trio.move_on_after(limit) as watchdog:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_drain, lab)
-            nursery.start_soon(watch_wire, lab)
+            nursery.start_soon(watch_children, lab)
             serve = partial(
                 run_rendezvous,
                 cell.servers,
@@ -170,9 +171,16 @@ async def _drain(lab: Lab) -> None:
         await trio.sleep(DRAIN_EVERY)
 
 
-async def watch_wire(lab: Lab) -> None:
-    """Raise BrokenError once the wire has died, which to both ends looks like a network that is down."""
-    if lab.wire is not None:
-        await trio.lowlevel.wait_readable(lab.wire.fileno())
-        lab.wire.finish()  # says how it died, as an error
-        raise BrokenError("the wire process ended by itself")
+async def watch_children(lab: Lab) -> None:
+    """Raise BrokenError once a process that serves the lab has died, which to both ends looks like a network that is
+    down.
+    """
+    async with trio.open_nursery() as nursery:
+        for child in lab.children:
+            nursery.start_soon(_watch, child)
+
+
+async def _watch(child: Child) -> None:
+    await trio.lowlevel.wait_readable(child.fileno())
+    child.last_words()  # says how it died, as an error
+    raise BrokenError(f"{child.what} ended by itself")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from testbed.lab.lab import Lab
+from testbed.lab.drops import DropLog
 from testbed.lab.tap import OUTGOING, Packet
 
 _ETHERNET = 14
@@ -21,11 +21,11 @@ _COMPARED = 48
 class Drops:
     """Everything that was dropped in one trial."""
 
-    def __init__(self, lab: Lab) -> None:
-        """Reads the logs of all NATs; call it once, at the end."""
-        self.counts: Mapping[str, Mapping[str, int]] = {name: log.counters() for name, log in lab.drop_logs.items()}
+    def __init__(self, logs: Mapping[str, DropLog]) -> None:
+        """Reads the logs of all NATs; call it once, at the end. Raises BrokenError where a part of the lab has died."""
+        self.counts: Mapping[str, Mapping[str, int]] = {name: log.counters() for name, log in logs.items()}
         self._reasons: dict[tuple[str, bytes], list[str]] = {}
-        for name, log in lab.drop_logs.items():
+        for name, log in logs.items():
             for drop in log.read():
                 self._reasons.setdefault((name, _identity(drop.packet)), []).append(drop.reason)
 

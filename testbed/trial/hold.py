@@ -20,7 +20,7 @@ from testbed.plan.seeds import derive
 from testbed.spec import scenario as spec
 from testbed.spec.loader import LoadedTopology
 from testbed.spec.topology import NodeKind
-from testbed.trial.attempt import first_error, watch_wire
+from testbed.trial.attempt import first_error, watch_children
 from testbed.trial.interrupt import heeded
 
 
@@ -76,7 +76,7 @@ async def _hold(
                     await nursery.start(serve)
             announcement.open(document)
             nursery.start_soon(_answer, announcement)
-            nursery.start_soon(watch_wire, lab)
+            nursery.start_soon(watch_children, lab)
             ready(document)
             async for _ in signals:
                 break

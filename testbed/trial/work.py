@@ -1,7 +1,7 @@
 """A trial, from its task to its one record.
 
 Rule 1: a world of its own, a fresh lab in it, both ends, the verdict, the record; then all of it is given back. What
-        stays for the next trial in this process are two processes that know nothing: this one, and the wire's.
+        stays for the next trial in this process are processes that know nothing: this one, and those that serve labs.
 Rule 2: a lab is built while holding a token of a core (`Door.building`): building is all CPU.
 Rule 3: the capture gets its name when it is whole, so that a killed trial leaves no part of a file. One that cannot be
         written does not spoil the trial, whose record says so; the run ends there.
@@ -10,18 +10,21 @@ Rule 3: the capture gets its name when it is whole, so that a killed trial leave
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from testbed.agents.contract import AgentResult
 from testbed.errors import MachineError, TestbedError
 from testbed.lab import namespaces
 from testbed.lab.blueprint import Blueprint
+from testbed.lab.child import Child
 from testbed.lab.lab import Lab, build
 from testbed.lab.tap import Packet
+from testbed.lab.userspace.process import Report as UserspaceReport
+from testbed.lab.userspace.process import RunningNat, Userspace
 from testbed.lab.wire.process import Wire
 from testbed.lab.wire.report import WireReport
 from testbed.plan.outcomes import CLAIM_REFUTED, Outcome, Verdict, judge
@@ -47,6 +50,7 @@ from testbed.trial.door import Door
 from testbed.trial.drops import Drops
 from testbed.trial.evidence import end_of
 
+C = TypeVar("C", bound=Child)
 CaptureKept = Literal["failed", "all", "none"]
 
 LATE = 20_000_000
@@ -75,30 +79,37 @@ class Workshop:
         namespaces.enter_world()
         sys.setswitchinterval(1)  # there is one thread
         self._wire: Wire | None = None
+        self._userspace: Userspace | None = None
 
     def __call__(self, task: Task, door: Door) -> None:
         """Run one trial; the record goes through `door`, then the lab is taken apart."""
         with closing(namespaces.new_namespace()) as world, world, ExitStack() as scope:
             with door.building():
                 try:
-                    lab = scope.enter_context(build(task.blueprint, task.seed, wire=self._idle_wire(task.blueprint)))
+                    lab = scope.enter_context(self._build(task))
                 except (TestbedError, OSError) as error:
                     door.result(broken(task, f"the lab could not be built: {error}").to_line())
                     return
             attempt = run_attempt(lab, task.cell, task.settings, task.seed)
-            report = _finish_wire(lab, attempt)
-            record = _record(task, lab, attempt, report)
-            door.result(record.to_line(), children=report.busy if report is not None else 0)
+            wire, drops = _finish_wire(lab, attempt), _read_drops(lab, attempt)
+            userspace = _finish_userspace(lab, attempt)
+            record = _record(task, lab, attempt, wire, drops)
+            busy = sum(report.busy for report in (wire, userspace) if report is not None)
+            door.result(record.to_line(), children=busy)
 
-    def _idle_wire(self, blueprint: Blueprint) -> Wire | None:
-        """The wire of the trial before, or a new one where that has died or was left in the middle of its work."""
-        if not blueprint.wires:
-            return None
-        if self._wire is not None and (self._wire.is_serving or self._wire.is_dead):
-            self._wire.close()
-            self._wire = None
-        self._wire = self._wire or Wire()
-        return self._wire
+    def _build(self, task: Task) -> Lab:
+        blueprint = task.blueprint
+        self._wire = _idle(self._wire, Wire) if blueprint.wires else self._wire
+        self._userspace = _idle(self._userspace, Userspace) if blueprint.is_played else self._userspace
+        return build(blueprint, task.seed, wire=self._wire, userspace=self._userspace)
+
+
+def _idle(child: C | None, new: Callable[[], C]) -> C:
+    """The process of the trial before, or a new one where that has died or was left in the middle of its work."""
+    if child is not None and (child.is_serving or child.is_dead):
+        child.close()
+        child = None
+    return child or new()
 
 
 def broken(task: Task, reason: str) -> Record:
@@ -122,11 +133,10 @@ def is_kept(keep: CaptureKept, outcome: Outcome) -> bool:
 # ---------------------------------------------------------------------------- the record
 
 
-def _record(task: Task, lab: Lab, attempt: Attempt, report: WireReport | None) -> Record:
+def _record(task: Task, lab: Lab, attempt: Attempt, report: WireReport | None, drops: Drops) -> Record:
     capture = lab.capture
     assert capture is not None
     capture.drain()
-    drops = Drops(lab)
     verdict = _judge(task.cell, lab, attempt, capture.drops())
     measured = _measure(task, attempt, verdict)
     warnings = [*verdict.notes, *_about_wire(report), *_about_agents(attempt.results), *_about_events(attempt)]
@@ -194,6 +204,30 @@ def _finish_wire(lab: Lab, attempt: Attempt) -> WireReport | None:
         return None
     if report.missing:
         attempt.broken = f"{report.missing} frames vanished in the wire though no link says so"
+    return report
+
+
+def _read_drops(lab: Lab, attempt: Attempt) -> Drops:
+    """What the NATs dropped; nothing where what would tell has died."""
+    if attempt.broken is None:
+        try:
+            return Drops(lab.drop_logs)
+        except TestbedError as error:
+            attempt.broken = str(error)
+    return Drops({name: log for name, log in lab.drop_logs.items() if not isinstance(log, RunningNat)})
+
+
+def _finish_userspace(lab: Lab, attempt: Attempt) -> UserspaceReport | None:
+    """The same of the process that plays NATs."""
+    if lab.userspace is None or attempt.broken is not None:
+        return None
+    try:
+        report = lab.userspace.finish()
+    except TestbedError as error:
+        attempt.broken = str(error)
+        return None
+    if report.missing:
+        attempt.broken = f"{report.missing} frames vanished in the userspace engine though no NAT dropped them"
     return report
 
 

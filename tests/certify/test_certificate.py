@@ -17,6 +17,7 @@ from testbed.plan.engines import engine_of, refusals
 from testbed.spec.kinds import KINDS, kind
 from testbed.spec.profile import (
     SECOND,
+    BlockAllocation,
     Dependence,
     Engine,
     Hairpinning,
@@ -41,6 +42,15 @@ RANDOM = NatProfile(name="random", mapping=APD, ports=Ports(preserve=False))
 FIREWALL = NatProfile(name="firewall", mapping=Dependence.NONE)
 BLOCKS = Ports(preserve=False, block=128)
 SEQUENTIAL = Ports(preserve=False, otherwise=Otherwise.SEQUENTIAL)
+COMING_AND_GOING = Ports(preserve=False, block=64, block_allocation=BlockAllocation.DYNAMIC)
+PBA = NatProfile(
+    name="pba",
+    mapping=APD,
+    ports=COMING_AND_GOING.model_copy(update={"block": 16, "blocks_per_host": 2}),
+)
+FINER = NatProfile(
+    name="finer", tcp_timeout=TcpTimeout(partially_open=30 * SECOND, closing=60 * SECOND, reset=5 * SECOND)
+)
 NO_SYN = "table ip more { chain c { type filter hook forward priority -10; iifname wan0 tcp flags == syn drop; }; }"
 NO_ERRORS = NO_SYN.replace("tcp flags == syn", "icmp type time-exceeded")
 
@@ -48,6 +58,11 @@ NO_ERRORS = NO_SYN.replace("tcp flags == syn", "icmp type time-exceeded")
 def but(profile: NatProfile, **changes: object) -> NatProfile:
     """The same profile, of the same name, which behaves otherwise."""
     return profile.model_copy(update=changes)
+
+
+def finer(**changes: int) -> NatProfile:
+    """FINER with other timers of TCP."""
+    return but(FINER, tcp_timeout=FINER.tcp_timeout.model_copy(update=changes))
 
 
 def profile_of(name: str) -> NatProfile:
@@ -58,6 +73,23 @@ def profile_of(name: str) -> NatProfile:
 
 HONEST: Mapping[str, NatProfile] = {
     **{name: profile_of(name) for name in KINDS},
+    **{f"userspace, {name}": but(profile_of(name), engine=Engine.USERSPACE) for name in KINDS},
+    "blocks that come and go": PBA,
+    "blocks that come and go, in which ports are kept": NatProfile(
+        external_addresses=4,
+        ports=Ports(block=64, block_allocation=BlockAllocation.DYNAMIC, blocks_per_host=3, parity=True),
+    ),
+    "TCP's timers, each its own": FINER,
+    "native, a timer after a reset": but(NATIVE, tcp_timeout=TcpTimeout(reset=5 * SECOND)),
+    "firewall, with a timer after a reset": but(
+        FIREWALL, filtering=AD, unsolicited=Unsolicited.TCP_RESET, tcp_timeout=TcpTimeout(reset=5 * SECOND)
+    ),
+    "userspace, the port clash": NatProfile(unsolicited=Unsolicited.ACCEPT),
+    "userspace, hairpins": NatProfile(
+        filtering=EI, hairpinning=Hairpinning.EXTERNAL_SOURCE, refresh=Refresh.OUTBOUND, engine=Engine.USERSPACE
+    ),
+    "userspace, no UDP": NatProfile(udp_blocked=True, engine=Engine.USERSPACE),
+    "userspace, lives shortly": NatProfile(udp_timeout=1_500_000_000, ports=Ports(range=(500, 900))),
     "native": NATIVE,
     "native, at random, in a range": NatProfile(
         mapping=APD, engine=Engine.NATIVE, ports=Ports(preserve=False, overload=True, range=(2000, 9999))
@@ -172,6 +204,29 @@ LIES: Mapping[str, tuple[NatProfile, NatProfile, set[str]]] = {
         NATIVE,
         but(NATIVE, tcp_timeout=TcpTimeout(transitory=300 * SECOND)),
         {"tcp_timeout.transitory"},
+    ),
+    "its blocks that come and go are smaller": (
+        PBA,
+        but(PBA, ports=PBA.ports.model_copy(update={"block": 8, "blocks_per_host": 4})),
+        {"ports.block", "ports.blocks_per_host", "ports.block_allocation"},
+    ),
+    "it gives a block more": (
+        PBA,
+        but(PBA, ports=PBA.ports.model_copy(update={"blocks_per_host": 3})),
+        {"ports.blocks_per_host"},
+    ),
+    "its blocks do not come back": (
+        but(RANDOM, ports=COMING_AND_GOING),
+        but(RANDOM, ports=Ports(preserve=False, block=64)),
+        {"ports.block_allocation"},
+    ),
+    "it drops opening connections sooner": (FINER, finer(partially_open=25 * SECOND), {"tcp_timeout.partially_open"}),
+    "it keeps closing connections": (FINER, finer(closing=90 * SECOND), {"tcp_timeout.closing"}),
+    "it keeps reset connections": (FINER, finer(reset=6 * SECOND), {"tcp_timeout.reset"}),
+    "userspace, it hairpins": (
+        but(RANDOM, engine=Engine.USERSPACE),
+        but(RANDOM, engine=Engine.USERSPACE, hairpinning=Hairpinning.EXTERNAL_SOURCE),
+        {"hairpinning"},
     ),
     "it claims to block UDP": (but(FIREWALL, udp_blocked=True), FIREWALL, {"udp_blocked"}),
     "a firewall claims to admit all": (

@@ -10,7 +10,16 @@ import pytest
 from testbed.certify.rows import Certificate, Row, Seen, expectations, row
 from testbed.plan.engines import engine_of
 from testbed.spec.kinds import kind
-from testbed.spec.profile import Dependence, Engine, NatProfile, Otherwise, Ports, Unsolicited
+from testbed.spec.profile import (
+    BlockAllocation,
+    Dependence,
+    Engine,
+    NatProfile,
+    Otherwise,
+    Ports,
+    TcpTimeout,
+    Unsolicited,
+)
 
 PLAIN = NatProfile()
 NATIVE = NatProfile(engine=Engine.NATIVE, ports=Ports(overload=True))
@@ -40,6 +49,21 @@ ROWS: list[tuple[str, NatProfile, str, str | None]] = [
         None,
     ),
     ("a block is not shared", NatProfile(ports=Ports(block=64)), "ports.overload", None),
+    (
+        "blocks that come and go",
+        NatProfile(ports=Ports(block=64, block_allocation=BlockAllocation.DYNAMIC, blocks_per_host=4)),
+        "ports.blocks_per_host",
+        "4",
+    ),
+    ("one for good has no number", NatProfile(ports=Ports(block=64)), "ports.blocks_per_host", None),
+    ("a timer of its own", NatProfile(tcp_timeout=TcpTimeout(reset=1_500_000_000)), "tcp_timeout.reset", "1.5s"),
+    ("no row for one that is the transitory one", PLAIN, "tcp_timeout.reset", None),
+    (
+        "nor for a transitory one that nothing has",
+        NatProfile(tcp_timeout=TcpTimeout(partially_open=1, closing=1, reset=1)),
+        "tcp_timeout.transitory",
+        None,
+    ),
     ("pooling where there are several addresses", NatProfile(external_addresses=2), "pooling", "paired"),
     ("none with one", PLAIN, "pooling", None),
     ("answers by session where a stranger may come in", kind("apdm-eif") or PLAIN, "session_reply", "false"),

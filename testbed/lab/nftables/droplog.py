@@ -16,13 +16,13 @@ import errno
 import struct
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
 from testbed.lab.clocks import monotonic_shift
+from testbed.lab.drops import SNAP, Drop
 from testbed.lab.nftables.netfilter import Netfilter, attribute, attributes, messages, text
-from testbed.lab.nftables.table import LOG_GROUP, NAME, REASONS, SNAP, counter
+from testbed.lab.nftables.table import LOG_GROUP, NAME, REASONS, counter
 
 _SUBSYSTEM, _PACKET, _CONFIG = 4, 0, 1
 _COMMAND, _MODE, _THRESHOLD = 1, 2, 5
@@ -35,19 +35,7 @@ _COUNTER_TYPE, _PACKETS = 1, 2
 _FAMILY_UNSPECIFIED = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Drop:
-    """One packet that a NAT did not forward."""
-
-    time: int
-    """Nanoseconds of CLOCK_MONOTONIC."""
-    reason: str
-    """One of `table.REASONS`."""
-    packet: bytes
-    """Its first bytes, from the IP header on."""
-
-
-class DropLog:
+class PacketLog:
     """The log of the namespace that the thread is in now; rules may be loaded before or after.
 
     `room`: bytes that may wait to be read, of which each drop takes about a thousand.

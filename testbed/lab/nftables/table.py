@@ -11,11 +11,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 
+from testbed.lab.drops import SNAP
+
 NAME = "testbed"
 """The table's name, in every namespace."""
 LOG_GROUP = 7
-SNAP = 128
-"""Bytes of a dropped packet that are kept, from its IP header on."""
 
 REASONS = (
     "no-mapping",

@@ -15,7 +15,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import select
-import socket
 import struct
 import time
 from collections import Counter
@@ -24,14 +23,13 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 
 from testbed.lab.namespaces import libc
-from testbed.lab.tap import Tap
+from testbed.lab.tap import Tap, address_of
 from testbed.lab.wire.report import DirectionReport, Lateness
 from testbed.link.model import Arrival, Cause, Direction, seeds_of_directions
 from testbed.spec.link import Impairment, Link
 
 _READ, _SEND = 64, 64
 """Frames that are read, or sent, before the other gets its turn."""
-_ADDRESS = struct.Struct("=HHiHBB8x")
 _ARP, _IPV4, _IPV6 = b"\x08\x06", b"\x08\x00", b"\x86\xdd"
 _IGMP, _HOP_BY_HOP, _ICMPV6 = 2, 0, 58
 
@@ -57,7 +55,7 @@ class _Lane:
 
     def __init__(self, cable: str, towards: str, impairment: Impairment, seed: int, device: int, varies: bool) -> None:
         self.direction = Direction(impairment, seed, varies=varies)
-        self.address = _ADDRESS.pack(socket.AF_PACKET, 0, device, 0, 0, 0)
+        self.address = address_of(device)
         self.count = _Count(cable, towards)
 
 
@@ -168,15 +166,15 @@ class Engine:
 
     def _release(self) -> bool:
         """Send what is due; whether more is."""
-        heap, clock, send, fd = self._heap, time.monotonic_ns, _sendto, self._tap.fileno()
+        heap, clock, send = self._heap, time.monotonic_ns, self._tap.send
         steps = self._lateness.steps
         now = clock()
         for _ in range(_SEND):
             if not heap or heap[0][0] > now:
                 return False
             due, _, address, frame = heappop(heap)
-            if send(fd, frame, len(frame), 0, address, len(address)) < 0:
-                self.refused[errno.errorcode[ctypes.get_errno()]] += 1
+            if number := send(address, frame):
+                self.refused[errno.errorcode[number]] += 1
             now = clock()
             late = now - due
             self.sent += 1
@@ -217,18 +215,6 @@ def with_flipped_bit(frame: bytes, bit: int) -> bytes:
     changed = bytearray(frame)
     changed[bit >> 3] ^= 1 << (bit & 7)
     return bytes(changed)
-
-
-_sendto = ctypes.CFUNCTYPE(
-    ctypes.c_ssize_t,
-    ctypes.c_int,
-    ctypes.c_char_p,
-    ctypes.c_size_t,
-    ctypes.c_int,
-    ctypes.c_char_p,
-    ctypes.c_uint,
-    use_errno=True,
-)(("sendto", libc))
 
 
 _ppoll = ctypes.CFUNCTYPE(

@@ -20,7 +20,7 @@ from testbed.datagram import Endpoint
 from testbed.lab import netlink, sysctl
 from testbed.lab.namespaces import Namespace, new_namespace
 from testbed.lab.netlink import Batch, End, Netlink
-from testbed.lab.nftables.droplog import DropLog
+from testbed.lab.nftables.droplog import PacketLog
 from testbed.lab.nftables.netfilter import NESTED, Netfilter, Request, attribute, attributes, batch, text
 from testbed.lab.nftables.prepare import prepare
 from testbed.plan.network import Route, Translation
@@ -64,7 +64,7 @@ class Bench:
                 sysctl.configure(forwards=forwards)
                 sysctl.write(SETTINGS)
         with self.nat:
-            self.log = scope.enter_context(DropLog(room=room))
+            self.log = scope.enter_context(PacketLog(room=room))
             prepare(translation).load(seed)
             self._near = [self._barrier(str(GATEWAY)), self._barrier(str(WAN))]
         with self.inside:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from testbed.spec.profile import (
+    BlockAllocation,
     Dependence,
     Engine,
     Hairpinning,
@@ -30,6 +31,8 @@ def profiles(draw: st.DrawFn) -> NatProfile:
         parity=draw(st.booleans()),
         block=draw(st.none() | st.none() | st.integers(60, 4096)),
         overload=draw(st.booleans()),
+        block_allocation=draw(st.sampled_from(BlockAllocation)),
+        blocks_per_host=draw(st.integers(1, 8)),
     )
     durations = st.integers(15, 10**8).map(lambda milliseconds: milliseconds * 1_000_000)
     return NatProfile(
@@ -41,10 +44,12 @@ def profiles(draw: st.DrawFn) -> NatProfile:
         session_reply=draw(st.booleans()),
         hairpinning=draw(st.sampled_from(Hairpinning)),
         udp_timeout=draw(durations),
-        tcp_timeout=TcpTimeout(established=draw(durations), transitory=draw(durations)),
+        tcp_timeout=TcpTimeout(
+            established=draw(durations), transitory=draw(durations), reset=draw(st.none() | st.none() | durations)
+        ),
         refresh=draw(st.sampled_from(Refresh)),
         unsolicited=draw(st.sampled_from(Unsolicited)),
         max_mappings=draw(st.integers(1, 65535)),
         udp_blocked=draw(st.booleans()),
-        engine=draw(st.sampled_from((Engine.AUTO, Engine.AUTO, Engine.EXPLICIT, Engine.NATIVE))),
+        engine=draw(st.sampled_from((Engine.AUTO, Engine.AUTO, Engine.EXPLICIT, Engine.NATIVE, Engine.USERSPACE))),
     )
