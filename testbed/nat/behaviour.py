@@ -110,7 +110,9 @@ def _by_state(timers: TcpTimeout) -> Mapping[State, int]:
         State.SYN_SENT: partially_open,
         State.SYN_BOTH: partially_open,
         State.SYN_RECEIVED: partially_open,
+        State.PICKED_UP: partially_open,
         State.ESTABLISHED: timers.established,
         State.CLOSING: own.get("closing", timers.transitory),
         State.CLOSED: own.get("reset", timers.transitory),
+        State.REFUSED: own.get("reset", timers.transitory),
     }

@@ -18,7 +18,7 @@ from heapq import heappop, heappush
 from testbed.datagram import Endpoint
 from testbed.nat.behaviour import Behaviour, RemoteKey, remote_key
 from testbed.nat.packet import Packet, Transport
-from testbed.nat.tcp import State, next_state
+from testbed.nat.tcp import BEGINNING, State, next_state
 
 ERROR_LIFE = 30_000_000_000
 """Nanoseconds after a packet from outside in which its receiver may still answer with an ICMP error."""
@@ -33,8 +33,8 @@ class Session:
     """Whether the inside opened it."""
     state: State = State.NONE
     """Of TCP."""
-    came_at: int | None = None
-    """When the remote's last packet passed."""
+    is_answered: bool = False
+    """Whether the other end has sent anything."""
 
 
 @dataclass(slots=True, eq=False)
@@ -72,7 +72,8 @@ class Mappings:
         self._out: dict[tuple[Transport, Endpoint, RemoteKey], Mapping] = {}
         self._back: dict[tuple[Transport, Endpoint, RemoteKey], Mapping] = {}
         self._of_host: dict[tuple[Transport, Endpoint], list[Mapping]] = {}
-        self._came: dict[tuple[Transport, Endpoint, Endpoint], Mapping] = {}
+        self._came: dict[tuple[Transport, Endpoint, Endpoint], tuple[Mapping, int]] = {}
+        """The first of the mappings by which a remote's packets came a short while ago, and when the last one came."""
         self._opened: dict[tuple[Transport, Endpoint, Endpoint], Mapping] = {}
         self._counts: Counter[Transport] = Counter()
         self._deaths: list[tuple[int, int, Mapping]] = []
@@ -91,8 +92,14 @@ class Mappings:
         return found if found is not None and now < found.expires else None
 
     def came_by(self, transport: Transport, internal: Endpoint, remote: Endpoint, now: int) -> Mapping | None:
-        """The mapping by which the last packet of *remote* came to *internal*."""
-        return _live(self._came.get((transport, internal, remote)), remote, now)
+        """The mapping by which packets of *remote* came to *internal* a short while ago: the first, if several did.
+
+        An error that an inside host sends does not say by which.
+        """
+        mapping, last = self._came.get((transport, internal, remote), (None, 0))
+        if mapping is None or now - last >= ERROR_LIFE or _live(mapping, remote, now) is None:
+            return None
+        return mapping if mapping.sessions[remote].state is not State.REFUSED else None
 
     def answering(self, transport: Transport, internal: Endpoint, remote: Endpoint, now: int) -> Mapping | None:
         """The mapping by which *remote* has opened a session with *internal*, the last one if there are several."""
@@ -135,9 +142,10 @@ class Mappings:
         if packet.transport is Transport.UDP:
             return State.NONE
         session = mapping.session(remote, now) if mapping is not None else None
-        if session is None:
-            return next_state(State.NONE, packet.flags, is_ours=True)
-        return next_state(session.state, packet.flags, is_ours=session.is_outbound is outbound)
+        if session is None or session.state in BEGINNING:
+            return next_state(State.NONE, packet.flags, is_ours=True, is_answered=False)
+        is_ours = session.is_outbound is outbound
+        return next_state(session.state, packet.flags, is_ours=is_ours, is_answered=session.is_answered)
 
     def touch(self, mapping: Mapping, remote: Endpoint, state: State, now: int, *, outbound: bool) -> None:
         """A packet passes, after which the connection is in *state*."""
@@ -149,16 +157,19 @@ class Mappings:
             session = mapping.sessions[remote] = Session(dies, outbound)
         elif renews:
             session.expires = dies
+        if session.state in BEGINNING and mapping.transport is Transport.TCP:
+            session.is_outbound, session.is_answered = outbound, False
+        session.is_answered |= session.is_outbound is not outbound
         session.state = state
         if outbound and behaviour.takes_over:
             # the newest owner may be gone; who is still there inherits what comes in
             self._back.setdefault((mapping.transport, mapping.external, mapping.owned), mapping)
-        if not outbound:
-            session.came_at = now
-            if mapping.internal is not None:
-                self._came[mapping.transport, mapping.internal, remote] = mapping
-                if not session.is_outbound:
-                    self._opened[mapping.transport, mapping.internal, remote] = mapping
+        if not outbound and mapping.internal is not None:
+            came = (mapping.transport, mapping.internal, remote)
+            first, last = self._came.get(came, (mapping, now))
+            self._came[came] = (first if now - last < ERROR_LIFE else mapping, now)
+            if not session.is_outbound:
+                self._opened[mapping.transport, mapping.internal, remote] = mapping
         self._permit(mapping, remote, now, renews=renews, outbound=outbound)
         if mapping.expires == 0 or renews:
             mapping.expires = self._latest(mapping, dies)
@@ -234,9 +245,11 @@ class Mappings:
     def _forget(self, mapping: Mapping, remote: Endpoint) -> None:
         del mapping.sessions[remote]
         if mapping.internal is not None:
-            for index in (self._came, self._opened):
-                if index.get((mapping.transport, mapping.internal, remote)) is mapping:
-                    del index[mapping.transport, mapping.internal, remote]
+            key = (mapping.transport, mapping.internal, remote)
+            if self._opened.get(key) is mapping:
+                del self._opened[key]
+            if self._came.get(key, (None, 0))[0] is mapping:
+                del self._came[key]
 
 
 def _live(mapping: Mapping | None, remote: Endpoint, now: int) -> Mapping | None:

@@ -26,7 +26,7 @@ from ipaddress import IPv4Address
 
 from testbed.datagram import Endpoint
 from testbed.nat.behaviour import behaviour
-from testbed.nat.mappings import ERROR_LIFE, Mapping, Mappings
+from testbed.nat.mappings import Mapping, Mappings
 from testbed.nat.packet import (
     AnyPacket,
     Decision,
@@ -171,13 +171,13 @@ class Nat:
         if self._behaviour.hairpinning is Hairpinning.INTERNAL_SOURCE:
             return Hairpinned(packet.sent_to(target.internal))
         own = self._leave(packet, now)
-        if isinstance(own, Reason):
-            return Dropped(own)
+        if isinstance(own, Reason):  # a segment of no connection finds nobody, as one from outside would
+            return Dropped(Reason.NO_MAPPING if own is Reason.NOT_TRANSLATED else own)
         if not self._admits(target, own.external, now):
             return Dropped(Reason.NO_PERMISSION)
         state = self._mappings.state_after(target, own.external, packet, now, outbound=False)
         if state is None:
-            return Dropped(Reason.NOT_TRANSLATED)
+            return Dropped(Reason.NO_MAPPING)
         self._mappings.touch(target, own.external, state, now, outbound=False)
         return Hairpinned(packet.sent_from(own.external).sent_to(target.internal))
 
@@ -189,10 +189,7 @@ class Nat:
         if isinstance(inner, Echo):
             return Dropped(Reason.NOT_TRANSLATED)  # no ping of the outside has come this far
         mapping = self._mappings.came_by(inner.transport, inner.destination, inner.source, now)
-        session = mapping.session(inner.source, now) if mapping is not None else None
-        if mapping is None or session is None or error.source != inner.destination.host:
-            return Dropped(Reason.NOT_TRANSLATED)
-        if session.came_at is None or now - session.came_at >= ERROR_LIFE:
+        if mapping is None or error.source != inner.destination.host:
             return Dropped(Reason.NOT_TRANSLATED)
         return Forwarded(replace(error, source=mapping.external.host, inner=inner.sent_to(mapping.external)))
 
@@ -259,7 +256,8 @@ class Nat:
         session = mapping.session(inner.destination, now) if mapping is not None else None
         if self._behaviour.admits_all:
             return Forwarded(error)
-        if mapping is None or session is None or mapping.internal is None or error.destination != inner.source.host:
+        is_over = session is None or session.state is State.REFUSED
+        if mapping is None or is_over or mapping.internal is None or error.destination != inner.source.host:
             return Dropped(Reason.NO_MAPPING if self._behaviour.translates else Reason.NO_PERMISSION)
         inner = inner.sent_from(mapping.internal)
         return Forwarded(replace(error, destination=mapping.internal.host, inner=inner))

@@ -153,7 +153,8 @@ def unreachable(packet: Packet) -> IcmpError:
 
 
 def reset(packet: Packet) -> Packet | None:
-    """The RST that answers a segment; a RST has no answer (RFC 9293 §3.5.2)."""
+    """The RST that answers a segment; a RST has no answer (RFC 9293 §3.5.2), and an ACK is not acknowledged."""
     if Flag.RST in packet.flags:
         return None
-    return Packet(packet.transport, packet.destination, packet.source, Flag.RST | Flag.ACK)
+    flags = Flag.RST if Flag.ACK in packet.flags else Flag.RST | Flag.ACK
+    return Packet(packet.transport, packet.destination, packet.source, flags)

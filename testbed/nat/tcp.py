@@ -5,7 +5,8 @@ Rule 2: timers hang on the state: one of an established connection, one of all o
         of those that open, that close, and that were reset (RFC 7857 §2).
 Rule 3: SYNs of both ends may cross (simultaneous open, RFC 5382 REQ-2).
 Rule 4: a connection whose beginning was not seen may go on: an ACK opens one (as nf_conntrack_tcp_loose lets it), or
-        a NAT that was restarted would cut all its connections.
+        a NAT that was restarted would cut all its connections. With that one segment it counts as opening: nobody
+        should hold a mapping for hours by a single ACK.
 
 Linux tells six states after the first FIN apart; all of them have one timer here, so they are one, CLOSING.
 Sequence numbers are not looked at.
@@ -36,11 +37,17 @@ class State(StrEnum):
     SYN_SENT = "syn-sent"
     SYN_BOTH = "syn-both"
     SYN_RECEIVED = "syn-received"
+    PICKED_UP = "picked-up"
+    """One segment of it was seen, in the middle."""
     ESTABLISHED = "established"
     CLOSING = "closing"
     CLOSED = "closed"
+    REFUSED = "refused"
+    """Reset before an answer was seen: whoever sends next begins a connection, as if this one had not been."""
 
 
+BEGINNING = (State.NONE, State.REFUSED)
+"""States in which whoever sends opens a connection."""
 _S = State
 _OURS: Mapping[Segment, Mapping[State, State]] = {
     Segment.SYN: {
@@ -48,25 +55,28 @@ _OURS: Mapping[Segment, Mapping[State, State]] = {
         _S.SYN_SENT: _S.SYN_SENT,
         _S.SYN_BOTH: _S.SYN_BOTH,
         _S.SYN_RECEIVED: _S.SYN_RECEIVED,
+        _S.PICKED_UP: _S.PICKED_UP,
         _S.ESTABLISHED: _S.ESTABLISHED,
         _S.CLOSING: _S.SYN_SENT,
         _S.CLOSED: _S.SYN_SENT,
     },
     Segment.SYN_ACK: {_S.SYN_RECEIVED: _S.SYN_RECEIVED, _S.SYN_BOTH: _S.SYN_RECEIVED},
     Segment.ACK: {
-        _S.NONE: _S.ESTABLISHED,
+        _S.NONE: _S.PICKED_UP,
         _S.SYN_RECEIVED: _S.ESTABLISHED,
+        _S.PICKED_UP: _S.ESTABLISHED,
         _S.ESTABLISHED: _S.ESTABLISHED,
         _S.CLOSING: _S.CLOSING,
         _S.CLOSED: _S.CLOSED,
     },
     Segment.FIN: {
         _S.SYN_RECEIVED: _S.CLOSING,
+        _S.PICKED_UP: _S.CLOSING,
         _S.ESTABLISHED: _S.CLOSING,
         _S.CLOSING: _S.CLOSING,
         _S.CLOSED: _S.CLOSED,
     },
-    Segment.RST: {state: _S.CLOSED for state in _S if state is not _S.NONE},
+    Segment.RST: {state: _S.CLOSED for state in _S if state not in (_S.NONE, _S.REFUSED)},
 }
 _THEIRS: Mapping[Segment, Mapping[State, State]] = {
     Segment.SYN: {_S.SYN_SENT: _S.SYN_BOTH, _S.SYN_BOTH: _S.SYN_BOTH, _S.CLOSING: _S.SYN_SENT},
@@ -74,6 +84,7 @@ _THEIRS: Mapping[Segment, Mapping[State, State]] = {
         _S.SYN_SENT: _S.SYN_RECEIVED,
         _S.SYN_BOTH: _S.SYN_RECEIVED,
         _S.SYN_RECEIVED: _S.SYN_RECEIVED,
+        _S.PICKED_UP: _S.PICKED_UP,
         _S.ESTABLISHED: _S.ESTABLISHED,
         _S.CLOSING: _S.CLOSING,
         _S.CLOSED: _S.CLOSED,
@@ -82,6 +93,7 @@ _THEIRS: Mapping[Segment, Mapping[State, State]] = {
         _S.SYN_SENT: _S.SYN_SENT,
         _S.SYN_BOTH: _S.SYN_BOTH,
         _S.SYN_RECEIVED: _S.SYN_RECEIVED,
+        _S.PICKED_UP: _S.ESTABLISHED,
         _S.ESTABLISHED: _S.ESTABLISHED,
         _S.CLOSING: _S.CLOSING,
         _S.CLOSED: _S.CLOSED,
@@ -102,12 +114,15 @@ def segment(flags: Flag) -> Segment | None:
     return Segment.ACK if Flag.ACK in flags else None
 
 
-def next_state(state: State, flags: Flag, *, is_ours: bool) -> State | None:
+def next_state(state: State, flags: Flag, *, is_ours: bool, is_answered: bool) -> State | None:
     """The state after a segment; None where it is none of this connection.
 
-    `is_ours`: sent by the end that opened the connection, which is whoever sends while the state is NONE.
+    `is_ours`: sent by the end that opened the connection, which is whoever sends in a state that begins. `is_answered`:
+    whether the other end has sent anything before.
     """
     kind = segment(flags)
     if kind is None:
         return None
-    return (_OURS if is_ours else _THEIRS)[kind].get(state)
+    if kind is Segment.RST and not is_answered and state not in BEGINNING:
+        return State.REFUSED
+    return (_OURS if is_ours else _THEIRS)[kind].get(State.NONE if state in BEGINNING else state)

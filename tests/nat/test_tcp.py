@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from testbed.nat.packet import Flag, Reason, Transport
-from testbed.nat.tcp import Segment, State, next_state, segment
+from testbed.nat.tcp import BEGINNING, Segment, State, next_state, segment
 from testbed.spec.profile import Dependence, NatProfile, TcpTimeout
 from tests.nat.bench import ACK, FIN, RST, SECOND, SYN, SYN_ACK, Bench, external, host, reason, remote
 
@@ -45,12 +45,20 @@ CONNECTIONS = {
     "closing": (">SYN <SYN+ACK >ACK >FIN", State.CLOSING),
     "closing from the other side": (">SYN <SYN+ACK >ACK <FIN >ACK >FIN <ACK", State.CLOSING),
     "reset": (">SYN <SYN+ACK >ACK <RST", State.CLOSED),
-    "refused": (">SYN <RST", State.CLOSED),
-    "after a reset": (">SYN <RST <ACK >FIN", State.CLOSED),
-    "opened again": (">SYN <RST >SYN", State.SYN_SENT),
+    "refused": (">SYN <RST", State.REFUSED),
+    "taken back": (">SYN >RST", State.REFUSED),
+    "refused, and tried again": (">SYN <RST >SYN", State.SYN_SENT),
+    "refused, and the other end tries": (">SYN <RST <SYN", State.SYN_SENT),
+    "refused, and an end of nothing": (">SYN <RST <FIN", None),
+    "after a reset": (">SYN <SYN+ACK <RST <ACK >FIN", State.CLOSED),
+    "opened again": (">SYN <SYN+ACK <RST >SYN", State.SYN_SENT),
     "opened again after an end": (">SYN <SYN+ACK >ACK >FIN <FIN >SYN", State.SYN_SENT),
     "the other end reuses it": (">SYN <SYN+ACK >ACK >FIN <FIN <SYN", State.SYN_SENT),
-    "seen from the middle on": (">ACK", State.ESTABLISHED),
+    "one segment from the middle": (">ACK", State.PICKED_UP),
+    "seen from the middle on": (">ACK >ACK", State.ESTABLISHED),
+    "from the middle, answered": (">ACK <ACK", State.ESTABLISHED),
+    "from the middle, closing": (">ACK <FIN", State.CLOSING),
+    "from the middle, reset": (">ACK >ACK >RST", State.REFUSED),
     "an answer to nothing": (">SYN+ACK", None),
     "an end of nothing": (">FIN", None),
     "a reset of nothing": (">RST", None),
@@ -63,12 +71,16 @@ CONNECTIONS = {
 @pytest.mark.parametrize(("segments", "state"), CONNECTIONS.values(), ids=CONNECTIONS.keys())
 def test_states(segments: str, state: State | None) -> None:
     found: State | None = State.NONE
+    opener, is_answered = ">", False
     for one in segments.split():
         assert found is not None
         flags = Flag(0)
         for name in one[1:].split("+"):
             flags |= Flag[name] if name else 0
-        found = next_state(found, flags, is_ours=one[0] == ">")
+        if found in BEGINNING:
+            opener, is_answered = one[0], False
+        found = next_state(found, flags, is_ours=one[0] == opener, is_answered=is_answered)
+        is_answered |= one[0] != opener
     assert found is state
 
 

@@ -179,7 +179,7 @@ def test_a_hairpinned_segment_that_the_other_side_does_not_know() -> None:
     bench.out(second, remote(), Transport.TCP)
     bench.tcp(first, seen, SYN)
     bench.wait(100)
-    assert reason(bench.tcp(first, seen, RST)) is Reason.NOT_TRANSLATED
+    assert reason(bench.tcp(first, seen, RST)) is Reason.NO_MAPPING
 
 
 # ---------------------------------------------------------------------------- firewalls

@@ -2,9 +2,9 @@
 
 Rule 1: UDP has one timer, the map's own.
 Rule 2: TCP has two (RFC 5382 REQ-5). Connection tracking knows the state of a connection and shows it in one way
-        only: by the time that it gives the entry. So its timeouts are set to two values far apart, one for an
-        established connection and one for every other state, and each packet's rule reads which one was given
-        (`ct expiration`) and sets the map's timer to what the profile says.
+        only: by the time that it gives the entry. So it is given the profile's two timers, and each packet's rule
+        reads which one the connection has (`ct expiration`) and sets the map's timer to it. Where the two are too close
+        to be told apart, or the wrong way around, that of an established connection is set ten minutes further.
         The native engine gives connection tracking the profile's own timers, finer ones too (RFC 7857 §2).
 Rule 3: of UDP, connection tracking forgets a flow a little before the mapping ends: a packet that meets a new
         mapping must not meet the old flow.
@@ -24,8 +24,8 @@ _OPENING = ("syn_sent", "syn_recv", "syn_sent2")
 _OPEN_STATES = ("established", "retrans", "unack")
 _CLOSING = ("fin_wait", "close_wait", "last_ack", "time_wait")
 _RESET = "close"
-_APART = 600
-"""Seconds between the two values that connection tracking gives; what it gave is less by what has passed since."""
+_APART, _CLOSE = 600, 10
+"""Seconds by which the value of an established connection is made larger, where it is larger by less than the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,8 @@ def timers(profile: NatProfile, protocol: str) -> tuple[Timer, ...]:
     tcp = profile.tcp_timeout
     if protocol == "udp" or tcp.established == tcp.transitory:
         return (Timer("", ""),)
-    border = f"{_longest(profile) + _APART // 2}s"
+    opened, other = _given(profile)
+    border = f"{min((opened + other) // 2, other + _APART // 2)}s"
     return (
         Timer(f"ct expiration > {border} ", f" timeout {duration(tcp.established)}"),
         Timer(f"ct expiration <= {border} ", ""),
@@ -56,9 +57,9 @@ def lifetime(profile: NatProfile, protocol: str) -> str:
 def declare_timeouts(table: Table, profile: NatProfile) -> None:
     """The objects that `use_timeouts` refers to, of the explicit engine and the firewall."""
     udp = max(1, -(-profile.udp_timeout // SECOND) - 1)
-    longest = _longest(profile)
-    states = dict.fromkeys((*_OPENING, *_CLOSING, _RESET), longest)
-    _declare(table, udp, dict.fromkeys(_OPEN_STATES, longest + _APART) | states)
+    opened, other = _given(profile)
+    states = dict.fromkeys((*_OPENING, *_CLOSING, _RESET), other)
+    _declare(table, udp, dict.fromkeys(_OPEN_STATES, opened) | states)
 
 
 def declare_native_timeouts(table: Table, profile: NatProfile) -> None:
@@ -80,8 +81,15 @@ def use_timeouts() -> list[str]:
     return [f'meta l4proto {protocol} ct timeout set "{protocol}_flow"' for protocol in ("udp", "tcp")]
 
 
-def _longest(profile: NatProfile) -> int:
-    return -(-max(profile.tcp_timeout.established, profile.tcp_timeout.transitory) // SECOND)
+def _given(profile: NatProfile) -> tuple[int, int]:
+    """What connection tracking gives an established connection and any other, in seconds."""
+    established, transitory = (
+        -(-timer // SECOND) for timer in (profile.tcp_timeout.established, profile.tcp_timeout.transitory)
+    )
+    if established - transitory >= _CLOSE or profile.tcp_timeout.established == profile.tcp_timeout.transitory:
+        return established, transitory
+    longest = max(established, transitory)
+    return longest + _APART, longest
 
 
 def _declare(table: Table, udp: int, states: Mapping[str, int]) -> None:

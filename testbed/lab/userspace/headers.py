@@ -200,11 +200,9 @@ def _reset(packet: Packet, ip: bytes) -> bytes:
     sequence, acknowledged = struct.unpack_from("!II", ip, start + 4)
     offset, flags = ip[start + 12] >> 4, _FLAGS_OF_TCP[ip[start + 13]]
     length = len(ip) - start - offset * 4 + bool(flags & Flag.SYN) + bool(flags & Flag.FIN)
-    has_ack = bool(flags & Flag.ACK)
-    said = Flag.RST if has_ack else Flag.RST | Flag.ACK
-    own, answered = (acknowledged, 0) if has_ack else (0, (sequence + length) & 0xFFFF_FFFF)
+    own, answered = (acknowledged, 0) if flags & Flag.ACK else (0, (sequence + length) & 0xFFFF_FFFF)
     ports = (packet.source.port, packet.destination.port)
-    segment = struct.pack("!HHIIBBHHH", *ports, own, answered, 5 << 4, said, 0, 0, 0)
+    segment = struct.pack("!HHIIBBHHH", *ports, own, answered, 5 << 4, packet.flags, 0, 0, 0)
     made = bytearray(_header(packet.source.host, packet.destination.host, _TCP, len(segment)) + segment)
     made[36:38] = _checksum(_sum_with_pseudo_header(bytes(made), _PLAIN))
     return bytes(made)

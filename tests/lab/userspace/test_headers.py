@@ -11,7 +11,7 @@ from scapy.layers.inet import ICMP, IP, TCP, UDP
 
 from testbed.datagram import Endpoint
 from testbed.lab.userspace import headers
-from testbed.nat.packet import Echo, Flag, IcmpError, Packet, Transport
+from testbed.nat.packet import Echo, Flag, IcmpError, Packet, Transport, reset
 from tests.lab.userspace.packets import error, is_whole, ping, tcp, udp
 
 HERE, THERE = Endpoint("192.168.1.2", 5000), Endpoint("11.0.0.2", 7000)
@@ -137,7 +137,11 @@ def test_a_ping_is_rewritten_and_answered() -> None:
 )
 def test_a_reset_answers_as_rfc_9293_says(flags: str, data: bytes, expected: tuple[str, int, int]) -> None:
     segment = tcp(HERE, THERE, flags, data, seq=100, ack=200 if "A" in flags else 0)
-    answer = headers.answer(Packet(Transport.TCP, THERE, HERE, Flag.RST | Flag.ACK), bytes(segment))
+    seen = headers.read(bytes(segment))
+    assert isinstance(seen, Packet)
+    said = reset(seen)
+    assert said is not None
+    answer = headers.answer(said, bytes(segment))
     read = IP(answer)
     assert is_whole(read)
     assert (str(read[TCP].flags), read[TCP].seq, read[TCP].ack) == expected
