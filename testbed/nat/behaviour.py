@@ -17,7 +17,7 @@ from typing import TypeAlias
 
 from testbed.datagram import Endpoint
 from testbed.nat.packet import Transport
-from testbed.nat.tcp import State
+from testbed.nat.tcp import CLOSING, State
 from testbed.plan.engines import engine_of
 from testbed.spec.profile import Dependence, Engine, Hairpinning, NatProfile, Refresh, TcpTimeout, Unsolicited
 
@@ -112,7 +112,7 @@ def _by_state(timers: TcpTimeout) -> Mapping[State, int]:
         State.SYN_RECEIVED: partially_open,
         State.PICKED_UP: partially_open,
         State.ESTABLISHED: timers.established,
-        State.CLOSING: own.get("closing", timers.transitory),
+        **dict.fromkeys(CLOSING, own.get("closing", timers.transitory)),
         State.CLOSED: own.get("reset", timers.transitory),
         State.REFUSED: own.get("reset", timers.transitory),
     }

@@ -2,7 +2,8 @@
 
 Rule 1: whatever is asked for at its time of death or later is not there; nobody need have called `expire`.
 Rule 2: a mapping lives as long as the longest of its sessions. So one inside endpoint may close one TCP connection
-        and keep another (RFC 5382 REQ-5), and UDP has the one timer of RFC 4787 §4.3.
+        and keep another (RFC 5382 REQ-5), and UDP has the one timer of RFC 4787 §4.3. Every packet that passes keeps
+        the mapping; one that is out of place in its TCP connection does not keep that.
 Rule 3: a session is a mapping and one remote; a permission, what the filter can see of the remotes. The NAT's own
         conversations (`internal` is None) stand in the table too: they take endpoints from the hosts inside.
 Rule 4: a direction that does not refresh makes what is missing and leaves the time of the rest alone.
@@ -17,8 +18,8 @@ from heapq import heappop, heappush
 
 from testbed.datagram import Endpoint
 from testbed.nat.behaviour import Behaviour, RemoteKey, remote_key
-from testbed.nat.packet import Packet, Transport
-from testbed.nat.tcp import BEGINNING, State, next_state
+from testbed.nat.packet import NO_FLAGS, Flag, Packet, Transport
+from testbed.nat.tcp import BEGINNING, OVER, State, keeps_alive, next_state
 
 ERROR_LIFE = 30_000_000_000
 """Nanoseconds after a packet from outside in which its receiver may still answer with an ICMP error."""
@@ -35,6 +36,18 @@ class Session:
     """Of TCP."""
     is_answered: bool = False
     """Whether the other end has sent anything."""
+
+    def is_renewed(self, flags: Flag, state: State, *, outbound: bool) -> bool:
+        """Whether a segment that leads to a state keeps the connection alive."""
+        is_ours = self.is_outbound is outbound
+        return keeps_alive(self.state, flags, state, is_ours=is_ours, is_answered=self.is_answered)
+
+    def go_on(self, state: State, *, outbound: bool) -> None:
+        """A packet has passed, after which it is in this state."""
+        if state is not State.NONE and (self.state in BEGINNING or (state is State.SYN_SENT and self.state in OVER)):
+            self.is_outbound, self.is_answered = outbound, False
+        self.is_answered |= self.is_outbound is not outbound
+        self.state = state
 
 
 @dataclass(slots=True, eq=False)
@@ -147,20 +160,19 @@ class Mappings:
         is_ours = session.is_outbound is outbound
         return next_state(session.state, packet.flags, is_ours=is_ours, is_answered=session.is_answered)
 
-    def touch(self, mapping: Mapping, remote: Endpoint, state: State, now: int, *, outbound: bool) -> None:
-        """A packet passes, after which the connection is in *state*."""
+    def touch(
+        self, mapping: Mapping, remote: Endpoint, state: State, now: int, *, outbound: bool, flags: Flag = NO_FLAGS
+    ) -> None:
+        """A packet with these flags passes, after which the connection is in *state*."""
         behaviour, session = self._behaviour, mapping.session(remote, now)
         renews = behaviour.renews_outward if outbound else behaviour.renews_inward
         dies = now + behaviour.lifetime(mapping.transport, state)
         if session is None:
             self._sweep(mapping, now)
             session = mapping.sessions[remote] = Session(dies, outbound)
-        elif renews:
+        elif renews and (mapping.transport is Transport.UDP or session.is_renewed(flags, state, outbound=outbound)):
             session.expires = dies
-        if session.state in BEGINNING and mapping.transport is Transport.TCP:
-            session.is_outbound, session.is_answered = outbound, False
-        session.is_answered |= session.is_outbound is not outbound
-        session.state = state
+        session.go_on(state, outbound=outbound)
         if outbound and behaviour.takes_over:
             # the newest owner may be gone; who is still there inherits what comes in
             self._back.setdefault((mapping.transport, mapping.external, mapping.owned), mapping)
@@ -170,29 +182,29 @@ class Mappings:
             self._came[came] = (first if now - last < ERROR_LIFE else mapping, now)
             if not session.is_outbound:
                 self._opened[mapping.transport, mapping.internal, remote] = mapping
-        self._permit(mapping, remote, now, renews=renews, outbound=outbound)
+        self._permit(mapping, remote, now, dies, renews=renews, outbound=outbound)
         if mapping.expires == 0 or renews:
             mapping.expires = self._latest(mapping, dies)
             if not mapping.looked_at or mapping.expires < mapping.looked_at:
                 self._look_at(mapping)
 
-    def _permit(self, mapping: Mapping, remote: Endpoint, now: int, *, renews: bool, outbound: bool) -> None:
+    def _permit(self, mapping: Mapping, remote: Endpoint, now: int, dies: int, *, renews: bool, outbound: bool) -> None:
         filtering = self._behaviour.filtering
         key = remote_key(filtering, remote)
         is_alive = now < mapping.permits.get(key, 0)
         if not (renews if is_alive else outbound):
             return
         if mapping.transport is Transport.UDP:
-            mapping.permits[key] = now + self._behaviour.udp_timeout
+            mapping.permits[key] = dies
         else:
             alike = (s for r, s in mapping.sessions.items() if remote_key(filtering, r) == key)
-            mapping.permits[key] = max(session.expires for session in alike)
+            mapping.permits[key] = max(dies, *(session.expires for session in alike))
 
     @staticmethod
     def _latest(mapping: Mapping, dies: int) -> int:
         if mapping.transport is Transport.UDP:
             return dies
-        return max(session.expires for session in mapping.sessions.values())
+        return max(dies, *(session.expires for session in mapping.sessions.values()))
 
     def _sweep(self, mapping: Mapping, now: int) -> None:
         """Forget dead sessions and permissions of a mapping that lives on, so that it does not grow for ever."""

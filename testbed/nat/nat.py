@@ -139,7 +139,7 @@ class Nat:
             mapping = self._mappings.add(transport, internal, external, remote)
             if self._behaviour.translates:
                 self._ports.assigned(internal.host, external)
-        self._mappings.touch(mapping, remote, state, now, outbound=True)
+        self._mappings.touch(mapping, remote, state, now, outbound=True, flags=packet.flags)
         return mapping
 
     def _choose(self, transport: Transport, internal: Endpoint, remote: Endpoint, now: int) -> Endpoint | Reason:
@@ -178,7 +178,7 @@ class Nat:
         state = self._mappings.state_after(target, own.external, packet, now, outbound=False)
         if state is None:
             return Dropped(Reason.NO_MAPPING)
-        self._mappings.touch(target, own.external, state, now, outbound=False)
+        self._mappings.touch(target, own.external, state, now, outbound=False, flags=packet.flags)
         return Hairpinned(packet.sent_from(own.external).sent_to(target.internal))
 
     def _error_outbound(self, error: IcmpError, now: int) -> Decision:
@@ -223,7 +223,7 @@ class Nat:
         state = self._mappings.state_after(mapping, packet.source, packet, now, outbound=False)
         if state is None:
             return Dropped(nothing)
-        self._mappings.touch(mapping, packet.source, state, now, outbound=False)
+        self._mappings.touch(mapping, packet.source, state, now, outbound=False, flags=packet.flags)
         return Forwarded(packet.sent_to(mapping.internal))
 
     def _admits(self, mapping: Mapping, remote: Endpoint, now: int) -> bool:
