@@ -24,7 +24,7 @@ from testbed.nat.blocks import Block, DynamicBlocks, deterministic
 from testbed.nat.packet import Transport
 from testbed.plan.network import Translation
 from testbed.plan.seeds import derive
-from testbed.spec.profile import PORT_MAX, PORT_MIN, Otherwise, Pooling
+from testbed.spec.profile import PORT_MAX, PORT_MIN, Dependence, Otherwise, Pooling
 
 WORD = 0xFFFF_FFFF
 COUNTED = 1 << 20
@@ -45,8 +45,8 @@ class Ports:
         self._profile = profile = translation.profile
         self._inside = translation.inside
         self._words = {name: derive(seed, "nat", name) & WORD for name in ("udp_ports", "tcp_ports", "pool", "blocks")}
-        size = profile.ports.block
-        self._dynamic = DynamicBlocks(profile, size) if size is not None and profile.ports.is_dynamic else None
+        size = profile.ports.block if profile.mapping is not Dependence.NONE and profile.ports.is_dynamic else None
+        self._dynamic = DynamicBlocks(profile, size) if size is not None else None
         self.change_address(translation.external)
         self._asked: Counter[object] = Counter()
         native = is_native(profile)

@@ -13,6 +13,7 @@ from random import Random
 import pytest
 
 from testbed.datagram import Endpoint
+from testbed.nat.behaviour import is_native
 from testbed.nat.nat import Nat
 from testbed.nat.packet import Decision, Dropped, Forwarded, Hairpinned, Packet, Transport
 from testbed.spec.profile import (
@@ -63,7 +64,7 @@ class Both:
             external = decision.packet.source
             if external not in self.seen:
                 self.seen.append(external)
-                if arrival is not None:
+                if arrival is not None and is_native(self.kernel.translation.profile):
                     self.are_alike |= arrival.source in self.names.values()
                     self.names[external] = arrival.source
         return self.expected(decision), found

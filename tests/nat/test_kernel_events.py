@@ -22,12 +22,15 @@ from testbed.plan.network import Translation
 from testbed.spec.event import Change
 from testbed.spec.profile import Dependence, NatProfile, Ports
 from tests.lab.nftables.bench import EXTERNAL, WAN, Bench, bench
-from tests.nat.test_kernel import PROFILES, Both
+from tests.nat.test_differential import OTHERS, TWENTY_SEVEN
+from tests.nat.test_kernel import PROFILES as MASQUERADES
+from tests.nat.test_kernel import Both
 
 pytestmark = pytest.mark.lab
 
 STEPS = 90
 ADDRESSES = tuple(EXTERNAL + 20 + number for number in range(STEPS))
+PROFILES = TWENTY_SEVEN | OTHERS | MASQUERADES
 BLOCKS = {"blocks": NatProfile(mapping=Dependence.ENDPOINT_INDEPENDENT, ports=Ports(block=64, range=(1024, 20000)))}
 
 
