@@ -43,7 +43,7 @@ from testbed.nat.packet import (
     unreachable,
 )
 from testbed.nat.ports import Ports
-from testbed.nat.queries import Queries
+from testbed.nat.queries import Pings
 from testbed.nat.tcp import State
 from testbed.plan.network import Translation
 from testbed.spec.profile import Dependence, Hairpinning, Unsolicited
@@ -71,7 +71,7 @@ class Nat:
         """Lose all mappings; the streams of ports go on."""
         self._ports.forget()
         self._mappings = Mappings(self._behaviour, self._ports.ended)
-        self._queries = Queries()
+        self._pings = Pings(self._behaviour, self._ports, self._is_inside)
 
     def change_address(self, external: Sequence[IPv4Address]) -> None:
         """Have these external addresses from now on; mappings to the old ones are lost.
@@ -107,7 +107,7 @@ class Nat:
         if isinstance(packet, IcmpError):
             return self._error_outbound(packet, now)
         if isinstance(packet, Echo):
-            return self._echo_outbound(packet, now)
+            return self._pings.outbound(packet, self._external, now)
         if self._is_inside(packet.destination.host):
             return Forwarded(packet)
         if self._behaviour.translates and not self._is_inside(packet.source.host):
@@ -201,7 +201,7 @@ class Nat:
         if isinstance(packet, IcmpError):
             return self._error_inbound(packet, now)
         if isinstance(packet, Echo):
-            return self._echo_inbound(packet, now)
+            return self._pings.inbound(packet, self._external, now)
         if self._behaviour.translates and packet.destination.host not in self._external:
             return Dropped(Reason.NO_MAPPING)
         if self._behaviour.blocks_udp and packet.transport is Transport.UDP:
@@ -251,7 +251,7 @@ class Nat:
         """The packet in it left by a mapping."""
         inner = error.inner
         if isinstance(inner, Echo):
-            return self._error_about_echo(error, inner, now)
+            return self._pings.error(error, inner, now)
         mapping = self._mappings.inward(inner.transport, inner.source, inner.destination, now)
         session = mapping.session(inner.destination, now) if mapping is not None else None
         if self._behaviour.admits_all:
@@ -261,44 +261,6 @@ class Nat:
             return Dropped(Reason.NO_MAPPING if self._behaviour.translates else Reason.NO_PERMISSION)
         inner = inner.sent_from(mapping.internal)
         return Forwarded(replace(error, destination=mapping.internal.host, inner=inner))
-
-    # ---- pings
-
-    def _echo_outbound(self, echo: Echo, now: int) -> Decision:
-        if self._is_inside(echo.destination):
-            return Forwarded(echo)
-        translates = self._behaviour.translates
-        if translates and (not self._is_inside(echo.source) or not echo.is_request):
-            return Dropped(Reason.NOT_TRANSLATED)
-        if translates and echo.destination in self._external:
-            return Delivered(echo.answered())
-        if not echo.is_request:
-            return Forwarded(echo)
-        external = self._ports.home(echo.source) if translates else echo.source
-        leaving = self._queries.leave(echo, external, now)
-        return Forwarded(leaving) if leaving is not None else Dropped(Reason.PORT_EXHAUSTED)
-
-    def _echo_inbound(self, echo: Echo, now: int) -> Decision:
-        translates = self._behaviour.translates
-        if translates and echo.destination not in self._external:
-            return Dropped(Reason.NO_MAPPING)
-        if self._behaviour.admits_all:
-            return Forwarded(echo)
-        if echo.is_request:
-            return Delivered(echo.answered()) if translates else Dropped(Reason.NO_PERMISSION)
-        asker = self._queries.come(echo.destination, echo.identifier, echo.source, now)
-        if asker is None:
-            return Dropped(Reason.NO_MAPPING if translates else Reason.NO_PERMISSION)
-        return Forwarded(echo.seen_as(destination=asker[0], identifier=asker[1]))
-
-    def _error_about_echo(self, error: IcmpError, inner: Echo, now: int) -> Decision:
-        if self._behaviour.admits_all:
-            return Forwarded(error)
-        asker = self._queries.come(inner.source, inner.identifier, inner.destination, now)
-        if asker is None or error.destination != inner.source:
-            return Dropped(Reason.NO_MAPPING if self._behaviour.translates else Reason.NO_PERMISSION)
-        about = inner.seen_as(source=asker[0], identifier=asker[1])
-        return Forwarded(replace(error, destination=asker[0], inner=about))
 
     # ---- addresses
 

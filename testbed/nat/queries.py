@@ -8,7 +8,13 @@ Rule 2: it lives for a minute after the last request (REQ-2), however the profil
 
 from __future__ import annotations
 
-from testbed.nat.packet import Echo
+from collections.abc import Callable
+from collections.abc import Set as AbstractSet
+from dataclasses import replace
+
+from testbed.nat.behaviour import Behaviour
+from testbed.nat.packet import Decision, Delivered, Dropped, Echo, Forwarded, IcmpError, Reason
+from testbed.nat.ports import Ports
 
 QUERY_LIFE = 60_000_000_000
 """Nanoseconds (RFC 5508 REQ-2)."""
@@ -56,3 +62,50 @@ class Queries:
         self._back = {key: value for key, value in self._back.items() if now < value[2]}
         self._out = {key: place for key, place in self._out.items() if (*place, key[2]) in self._back}
         self._sweep_at = 2 * len(self._back) + _FEW
+
+
+class Pings:
+    """What a NAT, or a firewall, does with pings."""
+
+    def __init__(self, behaviour: Behaviour, ports: Ports, is_inside: Callable[[str], bool]) -> None:
+        self._behaviour, self._ports, self._is_inside = behaviour, ports, is_inside
+        self._nothing = Reason.NO_MAPPING if behaviour.translates else Reason.NO_PERMISSION
+        self._queries = Queries()
+
+    def outbound(self, echo: Echo, external: AbstractSet[str], now: int) -> Decision:
+        """A ping, or an answer to one, from inside; `external` are the addresses that are mapped to."""
+        if self._is_inside(echo.destination):
+            return Forwarded(echo)
+        translates = self._behaviour.translates
+        if translates and (not self._is_inside(echo.source) or not echo.is_request):
+            return Dropped(Reason.NOT_TRANSLATED)
+        if translates and echo.destination in external:
+            return Delivered(echo.answered())
+        if not echo.is_request:
+            return Forwarded(echo)
+        leaving = self._queries.leave(echo, self._ports.home(echo.source) if translates else echo.source, now)
+        return Forwarded(leaving) if leaving is not None else Dropped(Reason.PORT_EXHAUSTED)
+
+    def inbound(self, echo: Echo, external: AbstractSet[str], now: int) -> Decision:
+        """The same from outside."""
+        translates = self._behaviour.translates
+        if translates and echo.destination not in external:
+            return Dropped(Reason.NO_MAPPING)
+        if self._behaviour.admits_all:
+            return Forwarded(echo)
+        if echo.is_request:
+            return Delivered(echo.answered()) if translates else Dropped(Reason.NO_PERMISSION)
+        asker = self._queries.come(echo.destination, echo.identifier, echo.source, now)
+        if asker is None:
+            return Dropped(self._nothing)
+        return Forwarded(echo.seen_as(destination=asker[0], identifier=asker[1]))
+
+    def error(self, error: IcmpError, inner: Echo, now: int) -> Decision:
+        """An error from outside about a ping."""
+        if self._behaviour.admits_all:
+            return Forwarded(error)
+        asker = self._queries.come(inner.source, inner.identifier, inner.destination, now)
+        if asker is None or error.destination != inner.source:
+            return Dropped(self._nothing)
+        about = inner.seen_as(source=asker[0], identifier=asker[1])
+        return Forwarded(replace(error, destination=asker[0], inner=about))
