@@ -66,8 +66,11 @@ class Verdict(StrEnum):
     INCONCLUSIVE = "inconclusive"
 
 
-def wilson(k: int, n: int, confidence: float = CONFIDENCE) -> Proportion:
-    """Wilson's score interval of k successes in n (Wilson 1927; Newcombe 1998, method 3)."""
+def wilson(k: float, n: int, confidence: float = CONFIDENCE) -> Proportion:
+    """Wilson's score interval of k successes in n (Wilson 1927; Newcombe 1998, method 3).
+
+    k need not be whole, for those who ask what more trials of the same rate would tell.
+    """
     _check_counts(k, n)
     if n == 0:
         return Proportion(None, 0.0, 1.0, confidence, "wilson", 0)
@@ -282,6 +285,6 @@ def _judge(low: float, high: float, at_least: float | None, at_most: float | Non
     return Verdict.INCONCLUSIVE
 
 
-def _check_counts(k: int, n: int) -> None:
+def _check_counts(k: float, n: int) -> None:
     if not 0 <= k <= n:
         raise ValueError(f"{k} successes in {n} trials cannot be")
