@@ -164,6 +164,14 @@ class Sample:
         """All trials, the censored ones too."""
         return len(self.values) + len(self.censored)
 
+    def censored_at(self, limit: float) -> Sample:
+        """The sample as it were had nobody waited longer than this."""
+        if limit >= max((*self.values, *self.censored), default=limit):
+            return self
+        kept = tuple(value for value in self.values if value <= limit)
+        known = tuple(min(value, limit) for value in self.censored)
+        return Sample(kept, known + (limit,) * (len(self.values) - len(kept)))
+
     @cached_property
     def _at_least(self) -> list[float]:
         """Each value at the least that it can be."""

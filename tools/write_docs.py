@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from testbed.cli.show import link_text
+from testbed.results import comparison
 from testbed.results.document import Document, json_schema
 from testbed.spec.kinds import KINDS, kind
 from testbed.spec.load import load_profile
@@ -71,6 +72,7 @@ def generated() -> dict[Path, str]:
     return {
         **schemas,
         DOCS / "schema" / "result.json": _json(json_schema()),
+        DOCS / "schema" / "comparison.json": _json(comparison.json_schema()),
         DOCS / "commands.md": "\n".join(commands.page()).rstrip() + "\n",
         DOCS / "reference.md": "\n".join(_reference()) + "\n",
         DOCS / "images" / "symmetric_nat.svg": drawings.terminal(run, SHOWN_COMMAND),

@@ -89,12 +89,22 @@ def pooled_ratio(strata: Sequence[tuple[Sample, Sample]]) -> tuple[Effect, int]:
     """
     known = []
     order = np.random.default_rng(_SEED + 1)
-    for base, new in strata:
-        ends = _median(base), _median(new)
+    for base, new in with_medians(strata):
         resampled = log_ratios(base, new)
-        if resampled is not None and all(isfinite(m) and m > 0 for m in ends):
-            known.append((*ends, resampled[:, order.permutation(resampled.shape[1])]))
+        assert resampled is not None
+        known.append((_median(base), _median(new), resampled[:, order.permutation(resampled.shape[1])]))
     return ratio(known), len(known)
+
+
+def with_medians(strata: Sequence[tuple[Sample, Sample]]) -> list[tuple[Sample, Sample]]:
+    """The cells in which both medians are known, not 0, and can be bounded."""
+    least = stats.smallest_n(0.5)
+    return [pair for pair in strata if all(side.n >= least and 0 < _median(side) < inf for side in pair)]
+
+
+def mean_median(samples: Sequence[Sample]) -> Effect:
+    """The geometric mean of medians: what `pooled_ratio` has above a base in which every value is 1."""
+    return pooled_ratio([(Sample((1.0,) * side.n), side) for side in samples])[0]
 
 
 def ratio(strata: Sequence[tuple[float, float, Numbers]]) -> Effect:

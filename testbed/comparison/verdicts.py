@@ -109,7 +109,7 @@ def compare_times(strata: Strata, better: Better) -> Comparison:
         test, p = "van-elteren", significance.van_elteren(strata)
         effect, counted = effects.pooled_ratio(strata)
     if not strata:
-        return Comparison(better, effect, test, None, 0, warnings=("no trial has it on both sides",))
+        return Comparison(better, effect, test, None, 0, warnings=("no trial has a value on one of the sides",))
     warnings = tuple(_about_times(strata, counted))
     if effect.value is None and _among_censored(strata):
         return Comparison(better, effect, test, None, n, warnings=warnings)

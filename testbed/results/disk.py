@@ -9,8 +9,10 @@ Rule 3: what a run under sudo makes belongs to the person who called sudo.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -29,6 +31,7 @@ _WORDS: Mapping[int, str] = {
     errno.EIO: "the disk reports an error",
 }
 DRAFT = ".draft"
+_AT_FDCWD, _EXCHANGE = -100, 2
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -55,14 +58,14 @@ def give(path: Path, owner: Owner | None) -> None:
 
 
 @contextmanager
-def explained(path: Path) -> Iterator[None]:
-    """Turn an OSError of writing `path` into a MachineError with the mending words."""
+def explained(path: Path, option: str = "--out DIR") -> Iterator[None]:
+    """Turn an OSError of writing `path` into a MachineError with the mending words; `option` names another place."""
     try:
         yield
     except OSError as error:
         code = error.errno or 0
         words = _WORDS.get(code) or (os.strerror(code) if code else str(error))
-        mend = "free some space there" if code in _FULL else "name a folder that can be written: --out DIR"
+        mend = "free some space there" if code in _FULL else f"name a folder that can be written: {option}"
         raise MachineError(f"cannot write {path}: {words}", mend=mend) from error
 
 
@@ -78,13 +81,15 @@ def make_folder(path: Path, owner: Owner | None, made: Callable[[Path], None]) -
         give(folder, owner)
 
 
-def write_whole(path: Path, blocks: Iterable[bytes], owner: Owner | None, *, synced: bool = True) -> None:
+def write_whole(
+    path: Path, blocks: Iterable[bytes], owner: Owner | None, *, synced: bool = True, option: str = "--out DIR"
+) -> None:
     """Put `blocks` in the place of `path` in one step; on failure nothing of it remains. Raises MachineError.
 
     `synced`: wait for the disk, so that not even a power cut leaves a part.
     """
     draft = path.with_name(f".{path.name}{DRAFT}")
-    with explained(path):
+    with explained(path, option):
         try:
             with os.fdopen(_open_draft(draft), "wb") as file:
                 file.writelines(blocks)
@@ -100,6 +105,25 @@ def write_whole(path: Path, blocks: Iterable[bytes], owner: Owner | None, *, syn
             with suppress(OSError):
                 draft.unlink()
             raise
+
+
+def put_folder(draft: Path, path: Path) -> None:
+    """Put the folder `draft` in the place of `path`, whatever is there, in one step (renameat2 with RENAME_EXCHANGE).
+
+    Where the file system cannot do that (some network ones), there is no `path` for a moment. Raises OSError.
+    """
+    if not path.exists():
+        draft.rename(path)
+        return
+    if ctypes.CDLL(None, use_errno=True).renameat2(_AT_FDCWD, bytes(draft), _AT_FDCWD, bytes(path), _EXCHANGE) == 0:
+        shutil.rmtree(draft)
+        return
+    if (code := ctypes.get_errno()) not in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+        raise OSError(code, os.strerror(code))
+    aside = draft.with_name(f"{draft.name}-old")
+    path.rename(aside)
+    draft.rename(path)
+    shutil.rmtree(aside)
 
 
 def _open_draft(draft: Path) -> int:

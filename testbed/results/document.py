@@ -201,7 +201,12 @@ class Document(Model):
 
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of the document, for programs that read it: they must let keys be added (rule 2)."""
-    schema = _open(Document.model_json_schema(by_alias=True))
+    return open_schema(Document)
+
+
+def open_schema(model: type[Model]) -> dict[str, Any]:
+    """The JSON Schema of a document that may have further keys."""
+    schema = _open(model.model_json_schema(by_alias=True))
     assert isinstance(schema, dict)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from hashlib import blake2b
@@ -185,15 +185,18 @@ class Folder:
             whole += len(line)
 
 
-def read_records(path: Path) -> tuple[list[Record], list[str]]:
-    """The records of a folder that nobody has open here, and what a reader should know. Raises UsageError."""
+def read_records(path: Path, keep: Callable[[Record], Record] = lambda r: r) -> tuple[list[Record], list[str]]:
+    """The records of a folder that nobody has open here, and what a reader should know. Raises UsageError.
+
+    `keep`: what of a record is kept in memory.
+    """
     try:
         fd = os.open(path / TRIALS, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         raise UsageError(f"{path} is not a results folder: cannot read {TRIALS}: {error.strerror}") from None
     try:
         torn = any(not line.endswith(b"\n") for line in _lines(fd, torn_too=True))
-        return list(_parse(path, _lines(fd))), [TORN] if torn else []
+        return list(map(keep, _parse(path, _lines(fd)))), [TORN] if torn else []
     finally:
         os.close(fd)
 

@@ -159,6 +159,10 @@ class Record(Model):
                 Endpoint.parse(address)
         return value
 
+    def without_events(self) -> Record:
+        """What is summed up of it: a long run's events would not fit into memory."""
+        return self.model_copy(update={"agents": {}, "nats": {}, "path": None, "factors": {}})
+
     def to_line(self) -> bytes:
         """The line of `trials.jsonl`, with its newline."""
         return self.model_dump_json().encode() + b"\n"

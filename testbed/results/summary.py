@@ -142,8 +142,7 @@ def _sort(run: Run, records: Iterable[Record]) -> tuple[dict[str, list[Record]],
     last: dict[tuple[str, int], Record] = {}
     superseded, strangers = [], 0
     for record in records:
-        # Only what is summed up is kept: a long run's events would not fit into memory.
-        record = record.model_copy(update={"agents": {}, "nats": {}, "path": None, "factors": {}})
+        record = record.without_events()
         if record.index >= planned.get(record.cell, 0):
             strangers += 1
             continue

@@ -8,17 +8,12 @@ Rule 3: a trial that is broken stays broken: it is run again only when a person 
 from __future__ import annotations
 
 import os
-import platform
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from importlib.metadata import version
-from pathlib import Path
 from typing import Protocol
-
-from pydantic import JsonValue
 
 from testbed import __version__
 from testbed.agents import quic
@@ -30,6 +25,7 @@ from testbed.plan import population
 from testbed.plan.outcomes import Outcome
 from testbed.plan.trials import CellPlan, plan_cell, trial_seed
 from testbed.results.document import Document, Lab, Prediction
+from testbed.results.environment import environment
 from testbed.results.folder import Folder, run_name
 from testbed.results.inputs import Manifest
 from testbed.results.population import PlannedPopulation
@@ -263,26 +259,3 @@ def _unknowns(loaded: LoadedScenario) -> Iterator[str]:
     for profile in profiles.values():
         if profile.unknowns:
             yield f"profile {profile.name}: no source says {', '.join(profile.unknowns)}; the defaults stand in"
-
-
-def environment() -> dict[str, JsonValue]:
-    """What must be the same for two runs' numbers to be compared: slow facts only."""
-    return {
-        "testbed": __version__,
-        "kernel_release": platform.release(),
-        "machine": platform.machine(),
-        "cpu_model": _cpu_model(),
-        "cpus": len(os.sched_getaffinity(0)),
-        "python": platform.python_version(),
-        "aioquic": version("aioquic"),
-    }
-
-
-def _cpu_model() -> str:
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return "unknown"
-    return next(
-        (line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name")), "unknown"
-    )
