@@ -106,8 +106,9 @@ def compare_times(strata: Strata, better: Better) -> Comparison:
         p, effect = significance.mann_whitney(base, new), effects.median_ratio(base, new)
         counted = 1
     else:
-        test, p = "van-elteren", significance.van_elteren(strata)
+        test = "van-elteren"
         effect, counted = effects.pooled_ratio(strata)
+        p = significance.van_elteren(effects.with_medians(strata) or strata)  # of the same cells as the ratio
     if not strata:
         return Comparison(better, effect, test, None, 0, warnings=("no trial has a value on one of the sides",))
     warnings = tuple(_about_times(strata, counted))

@@ -34,7 +34,7 @@ def check_units(base: Side, new: Side) -> None:
 def about_missing(sides: tuple[Sample, Sample], trials: tuple[int, int]) -> Iterator[str]:
     """Where other shares of the trials have a value, the trials that have one may differ, not the value."""
     known = [side.n / n if n else 0.0 for side, n in zip(sides, trials, strict=True)]
-    if abs(known[0] - known[1]) > THRESHOLD:
+    if all(known) and abs(known[0] - known[1]) > THRESHOLD:
         yield f"known of {sides[0].n} of {trials[0]} and {sides[1].n} of {trials[1]} trials: they may not be alike"
 
 

@@ -20,7 +20,7 @@ from testbed.comparison.effects import (
 )
 from testbed.comparison.significance import Counts, Pairs
 from testbed.stats import Sample
-from tests.comparison.samples import times, unimodal
+from tools.simulation import times, unimodal
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from testbed.comparison.significance import (
     van_elteren,
 )
 from testbed.stats import Sample
-from tests.comparison.samples import times
+from tools.simulation import times
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from testbed.comparison.verdicts import (
     overall,
 )
 from testbed.stats import Sample
-from tests.comparison.samples import DEADLINE, times, unimodal
+from tools.simulation import DEADLINE, times, unimodal
 
 WORSE, BETTER, SAME, OPEN = Verdict.REGRESSED, Verdict.IMPROVED, Verdict.NO_CHANGE, Verdict.INCONCLUSIVE
 OPPOSITE = {WORSE: BETTER, BETTER: WORSE, SAME: SAME, OPEN: OPEN, None: None}
