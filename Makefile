@@ -63,7 +63,7 @@ bench: dev ## Measure what the project promises to be fast at
 docs: dev ## Write the generated parts of docs/
 	'$(VENV)/bin/python' -m tools.write_docs
 
-evidence: dev ## Measure again what docs/ shows: runs, grids, certificates
+evidence: dev ## Measure again what docs/ shows: runs, grids, certificates, alarms of rules
 	tools/measure-evidence '$(VENV)/bin/testbed'
 	'$(VENV)/bin/python' -m tools.write_docs
 

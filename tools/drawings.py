@@ -1,4 +1,4 @@
-"""The pictures of docs/: a run's report as a terminal shows it, and the packages in their layers.
+"""The pictures of docs/: reports as a terminal shows them, and the packages in their layers.
 
 Rule 1: a picture is a function of what it shows: a result document, pyproject.toml and the packages' own first lines.
 Rule 2: a picture needs nothing from elsewhere, no font and no style sheet.
@@ -21,8 +21,12 @@ from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
 from rich.text import Text
 
+from testbed.comparison.verdicts import Asked
+from testbed.report import comparison as comparison_page
 from testbed.report.page import page
+from testbed.results.compare import compare
 from testbed.results.document import Document
+from testbed.results.side import read_side
 
 ROOT = Path(__file__).parent.parent
 
@@ -49,6 +53,15 @@ def terminal(document: Document, command: str) -> str:
 def report(document: Document) -> str:
     """The same as plain text."""
     return "\n".join(line.plain for line in page(document, WIDTH))
+
+
+def comparison() -> str:
+    """The console of docs/comparing.md: its command, and what it prints."""
+    base, new = (
+        read_side(ROOT / "docs" / "evidence" / "comparing" / name, f"results/{name}") for name in ("before", "after")
+    )
+    shown = comparison_page.page(compare(base, new, Asked()), comparison_page.WIDEST)
+    return "\n".join([f"$ testbed compare {base.name} {new.name}", *(line.plain for line in shown)])
 
 
 # ---------------------------------------------------------------------------- the packages

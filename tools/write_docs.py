@@ -24,7 +24,7 @@ from testbed.spec.presets import presets, resolve
 from testbed.spec.scenario import ABOUT_STRATEGIES, AGENTS, STRATEGIES
 from testbed.spec.schema import schema
 from testbed.units import DURATION_UNITS, RATE_UNITS
-from tools import certificates, commands, drawings, engines, grids, regions
+from tools import certificates, commands, drawings, engines, grids, regions, simulation
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -85,6 +85,10 @@ def generated() -> dict[Path, str]:
                 "engines": "\n".join(engines.table()),
                 "certificates": "\n".join(certificates.table(EVIDENCE / "certificates.json")),
             },
+        ),
+        DOCS / "comparing.md": regions.filled(
+            "docs/comparing.md",
+            {"example": regions.fenced("console", drawings.comparison()), "alarms": "\n".join(simulation.table())},
         ),
         DOCS / "design.md": regions.filled(
             "docs/design.md",

@@ -22,6 +22,8 @@ from testbed.errors import ExitStatus, TestbedError
 COMMANDS = {
     "run": ("testbed.cli.run", "Run a scenario: how often and how fast do two peers connect?"),
     "explain": ("testbed.cli.explain", "Explain a trial: why did it come out so, and what does theory say?"),
+    "compare": ("testbed.cli.compare", "Compare two runs: has it become worse?"),
+    "baseline": ("testbed.cli.baseline", "Baselines: keep runs under a name, to compare later ones with."),
     "predict": ("testbed.cli.predict", "Predict a scenario: what does theory say, before any network is made?"),
     "check": ("testbed.cli.check", "Check topologies, NAT profiles and scenarios; say all that is wrong."),
     "list": ("testbed.cli.list_", "List the topologies, profiles, scenarios and agents there are."),
@@ -38,6 +40,7 @@ Examples:
   sudo testbed run symmetric_nat           table of success rates, with intervals
   testbed run classic --trials 5 --json    one JSON document on stdout
   testbed predict grid                     the same by theory: no root, no waiting
+  testbed compare main results/today       has it become worse? (see testbed baseline)
   testbed check my_topology.yaml           every mistake at once, as file:line:column
   sudo testbed up two_homes                hold a lab; then, elsewhere:
   sudo testbed exec alice -- ip address    look around in it

@@ -23,9 +23,11 @@ import pytest
 
 from tests.docs.pages import BLOCKS, PAGES, ROOT, Step, steps
 
-PURE = ("check", "list", "schema")
+PURE = ("check", "list", "schema", "compare", "baseline")
 """Commands of testbed that build nothing."""
 NOT_RUN = ("make", "git", "vagrant", "cd")
+COMPARES = "docs/comparing.md"
+"""The page that finds two runs in results/."""
 PATIENCE = 240
 PLAYED = [page for page in PAGES if steps(page)]
 
@@ -63,13 +65,16 @@ def _furnish(page: str, folder: Path) -> dict[str, str]:
         if block.page == page and block.name is not None and "/" not in block.name:
             (folder / block.name).write_text(block.text)
     shutil.copy(ROOT / "examples" / "punch.py", folder)
+    if page == COMPARES:
+        shutil.copytree(ROOT / "docs" / "evidence" / "comparing", folder / "results")
     programs = folder / ".bin"
     programs.mkdir()
     for name, text in (("sudo", 'exec "$@"'), ("testbed", f'exec {shlex.quote(sys.executable)} -m testbed "$@"')):
         (programs / name).write_text(f"#!/bin/sh\n{text}\n")
         (programs / name).chmod(0o755)
     search = f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}"
-    return {**os.environ, "PATH": search, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
+    state = {"TESTBED_BASELINES": str(folder / ".baselines")}
+    return {**os.environ, **state, "PATH": search, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
 
 
 def _tools_are_there(step: Step) -> bool:
@@ -94,6 +99,8 @@ def _statuses(step: Step) -> set[int]:
     """What a command may return: a gate may be missed with one trial; a file with mistakes is refused."""
     if any(re.match(r"\S+\.yaml:\d+:\d+: ", line) for line in step.output):
         return {2}
+    if step.words[:2] == ["testbed", "compare"]:
+        return {1 if any(": regressed" in line for line in step.output) else 0}
     return {0, 1} if step.words[:2] == ["testbed", "run"] else {0}
 
 
