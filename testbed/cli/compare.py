@@ -64,6 +64,8 @@ def command(
 
     if as_json and as_markdown:
         raise UsageError("--json and --markdown are two documents: write one of them")
+    if every and (as_json or as_markdown):
+        raise UsageError("--all is for the page; --json and --markdown have every cell: leave it out")
     asked = Asked(_share(threshold), Rule(rule))
     kept = Baselines.of(baselines, os.environ, os.geteuid())
     document = compare(kept.side(base), kept.side(new), asked, allow_different_machine=allow_different_machine)

@@ -14,13 +14,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf, sqrt
 from statistics import NormalDist
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from testbed.stats import Sample
 
-Ranked = NDArray[np.float64]
+Ranked: TypeAlias = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,11 +115,13 @@ def put_folder(draft: Path, path: Path) -> None:
     if not path.exists():
         draft.rename(path)
         return
-    if ctypes.CDLL(None, use_errno=True).renameat2(_AT_FDCWD, bytes(draft), _AT_FDCWD, bytes(path), _EXCHANGE) == 0:
-        shutil.rmtree(draft)
-        return
-    if (code := ctypes.get_errno()) not in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
-        raise OSError(code, os.strerror(code))
+    exchange = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)  # a C library may lack it
+    if exchange is not None:
+        if exchange(_AT_FDCWD, bytes(draft), _AT_FDCWD, bytes(path), _EXCHANGE) == 0:
+            shutil.rmtree(draft)
+            return
+        if (code := ctypes.get_errno()) not in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise OSError(code, os.strerror(code))
     aside = draft.with_name(f"{draft.name}-old")
     path.rename(aside)
     draft.rename(path)

@@ -102,6 +102,7 @@ def test_the_price_of_the_point_rule_is_told(testbed: Command) -> None:
         (["compare", "before", "same", "--threshold", "5ms"], "--threshold: '5ms' is not a share"),
         (["compare", "before", "same", "--threshold", "0%"], "no number of trials tells a change of 0% from none"),
         (["compare", "before", "same", "--json", "--markdown"], "are two documents: write one of them"),
+        (["compare", "before", "same", "--json", "--all"], "--json and --markdown have every cell: leave it out"),
         (["baseline", "save", "a/b", "before"], "'a/b' cannot be the name of a baseline"),
         (["baseline", "save", "main", "nowhere"], "nowhere is not a results folder: there is no result.json"),
         (["baseline", "show", "main"], "`testbed baseline save main RESULTS_FOLDER` makes it"),

@@ -154,9 +154,9 @@ def test_needed_is_enough() -> None:
         found = one(compare_times([(base, new)], Better.SMALLER))
         assert found.verdict is OPEN
         assert found.needed is not None
-        middle = (np.median(base.values), np.median(new.values), np.ptp(base.values))
-        more = [spread(float(middle[i]), float(middle[2]), 2 * found.needed) for i in (0, 1)]
-        assert one(compare_times([(more[0], more[1])], Better.SMALLER)).verdict is not OPEN
+        width = max(base.values) - min(base.values)
+        a, b = (spread(float(np.median(side.values)), width, 2 * found.needed) for side in (base, new))
+        assert one(compare_times([(a, b)], Better.SMALLER)).verdict is not OPEN
 
 
 def test_many_cells_tell_what_none_of_them_does() -> None:
