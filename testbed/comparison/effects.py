@@ -177,6 +177,16 @@ def correlation(pairs: Pairs) -> float:
     return (max(0.0, found - pairs.n / 2) if found > 0 else found) / sqrt(margins)
 
 
+def pooled_correlation(strata: Sequence[Pairs]) -> float:
+    """Of success on both sides, within cells: their covariances over their variances, each cell weighing alike."""
+    covariance, variances = 0.0, [0.0, 0.0]
+    for pairs in strata:
+        spreads = [sqrt(side.successes * (side.n - side.successes)) / side.n for side in pairs.sides]
+        covariance += correlation(pairs) * spreads[0] * spreads[1]
+        variances = [sum_ + spread**2 for sum_, spread in zip(variances, spreads, strict=True)]
+    return covariance / sqrt(variances[0] * variances[1]) if all(variances) else 0.0
+
+
 def _median(sample: Sample) -> float:
     """Infinite where it lies among the censored."""
     ordered = with_infinity(sample)

@@ -8,8 +8,7 @@ Rule 3: `no-change` needs an interval no wider than the threshold, and the chang
 Rule 4: p is adjusted within one family: all that is judged of all cells; of the tests over all cells, another.
 Rule 5: a median among censored values is not judged: it is a success rate below one half, and that rate is.
 
-The rule `point` calls every change beyond the threshold one. It is there with its price: how often it would call one
-where nothing changed at these numbers of trials.
+The rule `point` calls every change beyond the threshold one; `prices` has what that costs.
 """
 
 from __future__ import annotations
@@ -17,11 +16,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from math import ceil, exp, inf, isfinite, lgamma, log, log1p
+from math import ceil, inf, isfinite
 from statistics import NormalDist
 from typing import TypeAlias
-
-import numpy as np
 
 from testbed import stats
 from testbed.comparison import effects, significance
@@ -142,8 +139,9 @@ def compare_pairs(strata: Sequence[Pairs], better: Better) -> Comparison:
     if len(strata) == 1:
         at = _at(sides, effects.correlation(strata[0]))
         return Comparison(better, effects.paired_difference(strata[0]), "mcnemar", p, strata[0].n, at=at)
-    effect = _pooled_difference(sides)
-    return Comparison(better, effect, "mcnemar", p, sum(pairs.n for pairs in strata), at=_at(sides))
+    correlation = effects.pooled_correlation(strata)
+    effect = _pooled_difference(sides, correlation)
+    return Comparison(better, effect, "mcnemar", p, sum(pairs.n for pairs in strata), at=_at(sides, correlation))
 
 
 def judge(family: Sequence[Comparison], asked: Asked) -> list[Comparison]:
@@ -168,28 +166,6 @@ def overall(verdicts: Sequence[Verdict | None]) -> Verdict:
         if verdict in verdicts:
             return verdict
     return Verdict.INCONCLUSIVE
-
-
-def false_alarms_of_medians(base: Sample, new: Sample, threshold: float) -> float | None:
-    """How often the medians of as many trials differ by more than the threshold where both are drawn from `base`."""
-    drawn = effects.log_ratios(base, base, (base.n, new.n))
-    if drawn is None:
-        return None
-    known = np.where(np.isnan(drawn), 0.0, np.abs(drawn))
-    return float((known > log(1 + threshold)).mean())
-
-
-def false_alarms_of_shares(base: Counts, new: Counts, threshold: float) -> float | None:
-    """How often shares of as many trials differ by more than the threshold where both have the rate of all. Exact."""
-    if not base.n or not new.n:
-        return None
-    rate = (base.successes + new.successes) / (base.n + new.n)
-    a, b = (np.array(_binomial(n, rate)) for n in (base.n, new.n))
-    up_to = np.concatenate([[0.0], np.cumsum(b)])
-    share = np.arange(base.n + 1) / base.n
-    first = np.clip(np.ceil(new.n * (share - threshold) - 1e-9), 0, new.n + 1).astype(int)
-    last = np.clip(np.floor(new.n * (share + threshold) + 1e-9), -1, new.n).astype(int)
-    return min(1.0, max(0.0, 1 - float((a * (up_to[last + 1] - up_to[first])).sum())))
 
 
 def _tested(one: Comparison, asked: Asked) -> Verdict:
@@ -260,7 +236,7 @@ def _at(strata: Sequence[tuple[Counts, Counts]], correlation: float = 0.0) -> Ca
         if len(shares) == 1:
             base, new = (stats.wilson(share * n, n) for share in shares[0])
             return effects.joined(base, new, correlation)
-        return _joined([(stats.wilson(a * each, each), stats.wilson(b * each, each)) for a, b in shares])
+        return _joined([(stats.wilson(a * each, each), stats.wilson(b * each, each)) for a, b in shares], correlation)
 
     return effect
 
@@ -277,14 +253,15 @@ def _growth_of_z(one: Comparison) -> float:
     return (normal.inv_cdf(wanted / 2) / normal.inv_cdf(one.p / 2)) ** 2
 
 
-def _pooled_difference(strata: Sequence[tuple[Counts, Counts]]) -> Effect:
-    return _joined([(stats.wilson(base.successes, base.n), stats.wilson(new.successes, new.n)) for base, new in strata])
+def _pooled_difference(strata: Sequence[tuple[Counts, Counts]], correlation: float = 0.0) -> Effect:
+    shares = [(stats.wilson(base.successes, base.n), stats.wilson(new.successes, new.n)) for base, new in strata]
+    return _joined(shares, correlation)
 
 
-def _joined(strata: Sequence[tuple[Proportion, Proportion]]) -> Effect:
+def _joined(strata: Sequence[tuple[Proportion, Proportion]], correlation: float) -> Effect:
     """Of shares of cells that weigh alike."""
     base, new = (stats.weighted([(1.0, share) for share in side]) for side in zip(*strata, strict=True))
-    return effects.joined(base, new, method="newcombe-stratified")
+    return effects.joined(base, new, correlation, "newcombe-stratified")
 
 
 def _among_censored(strata: Strata) -> bool:
@@ -300,10 +277,3 @@ def _about_times(strata: Strata, counted: int) -> Iterator[str]:
             yield "a median lies among the censored: it is the success rate that tells"
     elif counted < len(strata):
         yield f"the ratio is that of {counted} of {len(strata)} cells: in the others a median is not known"
-
-
-def _binomial(n: int, p: float) -> list[float]:
-    if p in (0.0, 1.0):
-        return [float(k == n * p) for k in range(n + 1)]
-    top = lgamma(n + 1)
-    return [exp(top - lgamma(k + 1) - lgamma(n - k + 1) + k * log(p) + (n - k) * log1p(-p)) for k in range(n + 1)]

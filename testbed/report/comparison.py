@@ -95,10 +95,8 @@ def texts(row: MetricComparison, g: Glyphs = words.UNICODE) -> tuple[str, ...]:
 
 
 def verdict_text(row: MetricComparison) -> str:
-    """The verdict; why there is none where there is none."""
-    if row.verdict is not None:
-        return str(row.verdict)
-    return "not judged" if row.better is Better.NEITHER or row.p is None else ""
+    """The verdict, or that there is none."""
+    return "not judged" if row.verdict is None else str(row.verdict)
 
 
 def value_text(row: MetricComparison, value: Value, g: Glyphs) -> str:

@@ -38,7 +38,8 @@ def _lines(document: ComparisonDocument) -> Iterator[str]:
         yield f"\n> {_escaped(text)}"
     yield "\n<details><summary>Every cell, and what the words mean</summary>\n"
     yield from _cells(document, page.shown(document, every=True))
-    yield f"\n{page.rule_text(document).capitalize()}. Success: rates, changes in percentage points; times: medians,"
+    rule = page.rule_text(document)
+    yield f"\n{rule[0].upper()}{rule[1:]}. Success: rates, changes in percentage points; times: medians,"
     yield "changes as ratios; intervals of 95 %. Needed: an estimate of the trials a side that would tell.\n"
     yield "</details>"
 

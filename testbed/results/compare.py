@@ -17,7 +17,7 @@ from math import inf
 from typing import Literal
 
 from testbed import stats
-from testbed.comparison import effects, verdicts
+from testbed.comparison import effects, prices, verdicts
 from testbed.comparison.significance import Counts, Pairs
 from testbed.comparison.verdicts import ALPHA, Asked, Better, Comparison, Rule
 from testbed.errors import UsageError
@@ -103,21 +103,20 @@ def _cell(base: Side, new: Side, cell: str) -> Iterator[_Row]:
     a, b = base.counting(cell), new.counting(cell)
     pairs = paired(base, new, cell)
     counts = (_direct(a), _direct(b))
-    found = (
-        verdicts.compare_pairs([pairs], Better.LARGER)
-        if pairs is not None
-        else verdicts.compare_shares([counts], Better.LARGER)
-    )
-    yield _Row(
-        SUCCESS_RATE, (_share(counts[0]), _share(counts[1])), found, partial(verdicts.false_alarms_of_shares, *counts)
-    )
+    shares = (_share(counts[0]), _share(counts[1]))
+    if pairs is None:
+        found = verdicts.compare_shares([counts], Better.LARGER)
+        yield _Row(SUCCESS_RATE, shares, found, partial(prices.of_shares, *counts))
+    else:
+        found = verdicts.compare_pairs([pairs], Better.LARGER)
+        yield _Row(SUCCESS_RATE, shares, found, partial(prices.of_pairs, pairs))
     for metric in METRICS:
         sides = _samples(a, b, metric)
         found = verdicts.compare_times([sides], BETTER[metric])
         notes = found.warnings
         if BETTER[metric] is not Better.NEITHER:
             notes += tuple(compare_notes.about_missing(sides, (len(a), len(b))))
-        price = partial(verdicts.false_alarms_of_medians, *sides) if all(side.n for side in sides) else None
+        price = partial(prices.of_medians, *sides) if all(side.n for side in sides) else None
         yield _Row(metric, (_median(sides[0]), _median(sides[1])), replace(found, warnings=notes), price)
 
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from testbed.comparison import prices
 from testbed.comparison.significance import Counts, Pairs
 from testbed.comparison.verdicts import (
     Asked,
@@ -17,8 +18,6 @@ from testbed.comparison.verdicts import (
     compare_pairs,
     compare_shares,
     compare_times,
-    false_alarms_of_medians,
-    false_alarms_of_shares,
     judge,
     overall,
 )
@@ -169,6 +168,15 @@ def test_many_cells_tell_what_none_of_them_does() -> None:
     assert one(compare_times(slower, Better.SMALLER)).verdict is WORSE
 
 
+def test_pairs_narrow_the_interval_over_all_cells_too() -> None:
+    """Cells of 60 pairs at 80 %, of which two are lost and one is won."""
+    strata = [Pairs(46, 2, 1, 11)] * 10
+    paired = one(compare_pairs(strata, Better.LARGER))
+    apart = one(compare_shares([pairs.sides for pairs in strata], Better.LARGER))
+    assert paired.effect.value == apart.effect.value
+    assert paired.effect.width < 0.6 * apart.effect.width
+
+
 def test_a_headline_says_of_how_many_cells_its_ratio_is() -> None:
     cells = [(spread(1, 0.1, 30), spread(1, 0.1, 30)), (spread(1, 0.1, 30), spread(1, 0.1, 5, 25))]
     found = one(compare_times(cells, Better.SMALLER))
@@ -203,12 +211,12 @@ def test_the_point_rule_looks_at_the_point_alone() -> None:
 def test_its_price_is_what_a_simulation_says() -> None:
     dice = np.random.default_rng(10)
     pool = times(dice, 20_000)
-    told = false_alarms_of_medians(pool, pool, 0.05)
+    told = prices.of_medians(pool, pool, 0.05)
     assert told == pytest.approx(0, abs=1e-3)  # of so many trials
     drawn = dice.choice(np.array([*pool.values, *[np.inf] * len(pool.censored)]), (2, 4000, 30))
     base, new = np.median(drawn, axis=2)
     flagged = np.mean(np.abs(np.log(new / base)) > np.log(1.05))
-    sample = [false_alarms_of_medians(times(dice, 30), times(dice, 30), 0.05) for _ in range(60)]
+    sample = [prices.of_medians(times(dice, 30), times(dice, 30), 0.05) for _ in range(60)]
     assert np.mean([price for price in sample if price is not None]) == pytest.approx(flagged, abs=0.1)
 
 
@@ -223,14 +231,30 @@ def test_its_price_is_what_a_simulation_says() -> None:
     ],
 )
 def test_price_of_shares(base: Counts, new: Counts, price: float | None) -> None:
-    assert false_alarms_of_shares(base, new, 0.05) == pytest.approx(price)
+    assert prices.of_shares(base, new, 0.05) == pytest.approx(price)
 
 
 def test_price_of_shares_is_what_a_simulation_says() -> None:
     dice = np.random.default_rng(11)
     a, b = dice.binomial(30, 0.9, 200_000) / 30, dice.binomial(40, 0.9, 200_000) / 40
-    told = false_alarms_of_shares(Counts(27, 30), Counts(36, 40), 0.05)
+    told = prices.of_shares(Counts(27, 30), Counts(36, 40), 0.05)
     assert told == pytest.approx(np.mean(np.abs(a - b) > 0.05 + 1e-9), abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "price"),
+    [
+        # none differs: none will
+        (Pairs(30, 0, 0, 0), 0.0),
+        # two of ten differ: one of the four ways for both to be on each side is 20 points
+        (Pairs(8, 1, 1, 0), 0.5),
+        # one of thirty is 3 points
+        (Pairs(29, 1, 0, 0), 0.0),
+        (Pairs(0, 0, 0, 0), None),
+    ],
+)
+def test_price_of_pairs(pairs: Pairs, price: float | None) -> None:
+    assert prices.of_pairs(pairs, 0.05) == pytest.approx(price)
 
 
 # ---------------------------------------------------------------------------- laws

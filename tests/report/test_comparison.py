@@ -107,6 +107,7 @@ def test_markdown_says_the_same_and_is_safe_in_a_table() -> None:
         "| success, % | 100 [94.9–100] | 60 [52–68] | -40.0 [-48.0 to -30.5] | &lt;0.001 | **regressed** |  |" in shown
     )
     assert "Only in main: nat_a=eim-eif,nat_b=eim-adf,strategy=reflexive." in shown
+    assert "A change: p < 0.05 after Benjamini and Hochberg" in shown
     body = shown.partition("<details>")
     assert body[0].count("\n| eim-adf ") == 3
     assert body[2].count("\n| eim-adf ") == 2 * 8
