@@ -12,6 +12,7 @@ from testbed.spec.kinds import kind
 from testbed.spec.link import Impairment, Link
 from testbed.spec.matrix import CellSpec
 from testbed.spec.profile import NatProfile
+from testbed.spec.scenario import Agent
 from testbed.spec.topology import Attachment, Node, NodeKind, Topology
 
 MS = 1_000_000
@@ -45,7 +46,7 @@ def profile(word: str | NatProfile) -> NatProfile:
 def cell(
     nodes: Mapping[str, Node] = TWO_HOMES,
     *,
-    agent: str = "udp",
+    agent: Agent = "udp",
     strategy: str = "reflexive",
     regions: dict[str, dict[str, int]] | None = None,
     events: Sequence[SpecEvent] = (),
