@@ -13,7 +13,7 @@ from random import Random
 from testbed.datagram import Datagram, Endpoint
 from testbed.traversal import stun
 from testbed.traversal.demultiplex import Protocol, classify
-from testbed.traversal.signalling import SignallingServer
+from testbed.traversal.signalling_server import SignallingServer
 from testbed.traversal.stun_attributes import StunFormatError
 from testbed.traversal.stun_server import StunServer
 from testbed.traversal.timeouts import earliest

@@ -1,4 +1,4 @@
-"""Signalling: the small protocol through which two ends find each other, both of its machines.
+"""Signalling: the small protocol through which two ends find each other, and an end's machine of it.
 
 Rule 1: a datagram is the byte 0x0E and one JSON object, 1200 bytes at most, so that it fits any path unfragmented.
 Rule 2: `register`, `peer` and `message` carry a number and are sent again until `ack` names it; a number that was
@@ -28,16 +28,11 @@ from testbed.traversal.demultiplex import SIGNALLING_MAGIC
 
 MAX_SIZE = 1200
 MAX_NAME = 64
-MAX_CLIENTS = 1024
 REMEMBERED = 256
 """Numbers of one sender that are remembered; one that is further behind was acknowledged long ago."""
 DEFAULT_RTO = 200_000_000
 LONGEST_WAIT = 1_600_000_000
 """Nanoseconds between two sends of one message: the gap doubles up to here."""
-SERVER_SENDS = 8
-"""How often the server sends one message to a client that does not answer."""
-CLIENT_LIFETIME = 300_000_000_000
-"""Nanoseconds after which the server forgets a client that it has not heard of."""
 
 
 class SignallingError(ValueError):
@@ -106,7 +101,7 @@ class _Unacknowledged:
 
 
 @dataclass(slots=True)
-class _Mailbox:
+class Mailbox:
     """One direction's numbered messages and the numbers seen in the other: the same at both ends."""
 
     rto: int
@@ -116,13 +111,16 @@ class _Mailbox:
     last: int = 0
 
     def number(self) -> int:
+        """The next one of ours."""
         self.last += 1
         return self.last
 
     def post(self, number: int, data: bytes, now: int) -> None:
+        """Send it, again and again until it is acknowledged."""
         self.waiting[number] = _Unacknowledged(data, now, self.rto)
 
     def is_new(self, number: int) -> bool:
+        """Whether this number of theirs was not seen before."""
         if number in self.seen or (self.seen and number < max(self.seen) - REMEMBERED):
             return False
         self.seen[number] = None
@@ -131,6 +129,7 @@ class _Mailbox:
         return True
 
     def next_timeout(self) -> int | None:
+        """When something is to be sent again."""
         return min([entry.due for entry in self.waiting.values()]) if self.waiting else None
 
     def due(self, now: int) -> list[bytes]:
@@ -154,7 +153,7 @@ class SignallingClient:
     def __init__(self, name: str, local: Endpoint, server: Endpoint, rng: Random, *, rto: int = DEFAULT_RTO) -> None:
         self._name, self._local, self._server = name, local, server
         self._token = rng.randbytes(8).hex()
-        self._mail = _Mailbox(rto)
+        self._mail = Mailbox(rto)
         self._registering: int | None = None
         self._acks: list[bytes] = []
         self._events: list[Registered | PeerLearnt | MessageReceived] = []
@@ -220,119 +219,3 @@ class SignallingClient:
             self._events.append(PeerLearnt(now, name, message.get("description")))
         else:
             self._events.append(MessageReceived(now, name, message.get("body")))
-
-
-@dataclass(slots=True)
-class _Client:
-    name: str
-    token: str
-    address: Endpoint
-    mail: _Mailbox
-    heard_at: int
-    peer: str = ""
-    description: object = None
-    told: set[str] = field(default_factory=set)
-    """Tokens of the ends whose description it was sent."""
-
-
-class SignallingServer:
-    """The rendezvous' side: it introduces two names that look for each other and passes messages between them."""
-
-    def __init__(self, local: Endpoint, *, rto: int = DEFAULT_RTO) -> None:
-        self._local, self._rto = local, rto
-        self._clients: dict[str, _Client] = {}
-        self._outbox: list[Datagram] = []
-
-    def receive(self, datagram: Datagram, now: int) -> bool:
-        """Whether the datagram was for this server."""
-        if datagram.destination != self._local:
-            return False
-        try:
-            message = decode(datagram.data)
-        except SignallingError:
-            return False
-        name = message.get("name")
-        if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME:
-            return False
-        handler = {"register": self._register, "message": self._pass_on, "ack": self._acknowledged}.get(
-            str(message["kind"])
-        )
-        if handler is not None:
-            handler(message, name, datagram.source, now)
-        return True
-
-    def next_timeout(self) -> int | None:
-        """When something is to be sent again, or a silent client is forgotten."""
-        times = [time for c in self._clients.values() if (time := c.mail.next_timeout()) is not None]
-        times += [client.heard_at + CLIENT_LIFETIME for client in self._clients.values()]
-        return min(times, default=None)
-
-    def handle_timeout(self, now: int) -> None:
-        """Forget clients that have been silent for long."""
-        for name, client in list(self._clients.items()):
-            if client.heard_at + CLIENT_LIFETIME <= now:
-                del self._clients[name]
-
-    def datagrams_to_send(self, now: int) -> list[Datagram]:
-        """Acknowledgements, then what is due."""
-        datagrams, self._outbox = self._outbox, []
-        for client in self._clients.values():
-            datagrams += [Datagram(self._local, client.address, data) for data in client.mail.due(now)]
-        return datagrams
-
-    def _register(self, message: JsonObject, name: str, source: Endpoint, now: int) -> None:
-        token, peer = str(message["token"]), message.get("peer")
-        if not isinstance(peer, str) or len(peer) > MAX_NAME:
-            return
-        client = self._clients.get(name)
-        if client is None or client.token != token:  # a new one, or one that was started again
-            if client is None and len(self._clients) >= MAX_CLIENTS:
-                return
-            client = self._clients[name] = _Client(name, token, source, _Mailbox(self._rto, SERVER_SENDS), now)
-        self._heard(client, message, source, now)
-        if client.mail.is_new(int(str(message["id"]))):
-            client.peer, client.description = peer, message.get("description")
-            for other in self._clients.values():
-                other.told.discard(token)
-            self._introduce(client, now)
-
-    def _introduce(self, client: _Client, now: int) -> None:
-        """Tell it of the one that it looks for, and those that look for it of it."""
-        for other in list(self._clients.values()):
-            if other.peer == client.name and other is not client:
-                self._describe(client, other, now)
-            if client.peer == other.name and other is not client:
-                self._describe(other, client, now)
-
-    def _describe(self, about: _Client, to: _Client, now: int) -> None:
-        if about.token not in to.told:
-            to.told.add(about.token)
-            self._post(to, {"kind": "peer", "name": about.name, "description": about.description}, now)
-
-    def _pass_on(self, message: JsonObject, name: str, source: Endpoint, now: int) -> None:
-        client, to = self._clients.get(name), self._clients.get(str(message.get("to")))
-        if client is None or to is None or client.token != message["token"]:
-            return
-        self._heard(client, message, source, now)
-        if client.mail.is_new(int(str(message["id"]))):
-            self._post(to, {"kind": "message", "from": name, "body": message.get("body")}, now)
-
-    def _acknowledged(self, message: JsonObject, name: str, source: Endpoint, now: int) -> None:
-        client = self._clients.get(name)
-        if client is not None and client.token == message["token"]:
-            client.heard_at = now
-            client.mail.waiting.pop(int(str(message["id"])), None)
-
-    def _heard(self, client: _Client, message: JsonObject, source: Endpoint, now: int) -> None:
-        """Acknowledge, and answer from now on to where it speaks from: its NAT may have given it another address."""
-        client.address, client.heard_at = source, now
-        ack = encode({"kind": "ack", "id": message["id"], "token": client.token})
-        self._outbox.append(Datagram(self._local, source, ack))
-
-    def _post(self, to: _Client, message: JsonObject, now: int) -> None:
-        number = to.mail.number()
-        try:
-            data = encode({**message, "id": number, "token": to.token})
-        except SignallingError:
-            return  # it fitted when it came and does not with our words around it: its sender hears nothing of it
-        to.mail.post(number, data, now)

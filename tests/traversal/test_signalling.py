@@ -17,8 +17,8 @@ from testbed.traversal.signalling import (
     Registered,
     SignallingClient,
     SignallingError,
-    SignallingServer,
 )
+from testbed.traversal.signalling_server import SERVER_SENDS, SignallingServer
 from tests.traversal.network import SECOND, Malice, Network
 
 SERVER = Endpoint("11.0.0.1", 3480)
@@ -155,7 +155,7 @@ def test_the_server_does_not_send_for_ever_to_who_does_not_answer() -> None:
     meeting.alice.send("bob", {"lost": 1}, meeting.now)
     before = len(meeting.network.sent)
     meeting.network.run(200 * SECOND)
-    assert len(meeting.network.sent) - before == 1 + 1 + signalling.SERVER_SENDS
+    assert len(meeting.network.sent) - before == 1 + 1 + SERVER_SENDS
 
 
 @given(st.binary(max_size=60), st.booleans())
