@@ -121,10 +121,10 @@ def build(
             with boxes[plan.box.name]:
                 _set_up(plan, seed)
                 if plan.rules is not None:
-                    drop_logs[plan.box.name] = scope.enter_context(PacketLog())
-                    seed_of_nat = derive(seed, "nat", plan.box.name)
-                    nats[plan.box.name] = rules = RunningRules(plan.rules, plan.later_rules, seed_of_nat)
+                    nats[plan.box.name] = rules = RunningRules(plan.rules, plan.later_rules, _nat_seed(plan, seed))
                     scope.callback(rules.close)
+                    rules.load()
+                    drop_logs[plan.box.name] = scope.enter_context(PacketLog())
             if userspace is not None and plan.userspace is not None:
                 drop_logs[plan.box.name] = nats[plan.box.name] = userspace.nat(plan.box.name)
         lab = Lab(blueprint, boxes, captured, wire, userspace, drop_logs, seed, nats)
@@ -175,8 +175,10 @@ def _set_up(plan: BoxPlan, seed: int) -> None:
         for device in reversed(tuple(plan.indexes)):  # a bridge has a carrier once its ports have
             if not link.finish_carrier(device):
                 raise BrokenError(f"{name}: {device} has no carrier")
-    if plan.rules is not None:
-        plan.rules.load(derive(seed, "nat", name))
+
+
+def _nat_seed(plan: BoxPlan, seed: int) -> int:
+    return derive(seed, "nat", plan.box.name)
 
 
 def _start_capture(blueprint: Blueprint, boxes: Mapping[str, Namespace], scope: ExitStack) -> Capture:
@@ -211,7 +213,7 @@ def _start_userspace(
     blueprint: Blueprint, boxes: Mapping[str, Namespace], seed: int, scope: ExitStack, lent: Userspace | None
 ) -> Userspace | None:
     played = [
-        (plan.userspace, boxes[plan.box.name], derive(seed, "nat", plan.box.name))
+        (plan.userspace, boxes[plan.box.name], _nat_seed(plan, seed))
         for plan in blueprint.boxes
         if plan.userspace is not None
     ]

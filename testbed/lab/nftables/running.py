@@ -69,13 +69,17 @@ _OPEN = Request(_DELETE_CHAIN, 0, _GATE)
 
 
 class RunningRules:
-    """The rules of one box, loaded. Its methods are called with the thread in the box's namespace."""
+    """The rules of one box. Its methods are called with the thread in the box's namespace; `load` first."""
 
     def __init__(self, prepared: Prepared, later: Sequence[Prepared], seed: int) -> None:
         """`later`: the same NAT with each of the addresses that it may get."""
         self._prepared, self._later, self._seed = prepared, tuple(later), seed
         self._changed = 0
         self._opened: Netfilter | None = None
+
+    def load(self) -> None:
+        """Make them, active at once. Raises BrokenError, MachineError."""
+        self._prepared.load(self._seed)
 
     def restart(self) -> None:
         """Lose all state and begin with the first port again (nat.Nat.restart)."""

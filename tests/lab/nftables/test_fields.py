@@ -10,6 +10,7 @@ from itertools import islice, pairwise
 
 import pytest
 
+from testbed.lab.nftables import renewal
 from testbed.lab.nftables.dice import candidates
 from testbed.plan.engines import refusals
 from testbed.spec.profile import (
@@ -186,6 +187,28 @@ def test_timeout_is_the_profiles() -> None:
     with bench(can(NatProfile(udp_timeout=61 * SECOND + 500_000_000))) as b:
         b.out(b.host(5000), b.remote(7000))
         assert all(50_000 < left <= 61_500 for name in MAPS for left in b.lifetimes(name))
+
+
+@pytest.mark.parametrize("inward", [False, True], ids=["out", "in"])
+def test_a_busy_flow_renews_its_mapping_from_time_to_time(inward: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first packet after a moment renews all entries, the next ones none, those after the moment all again."""
+    monkeypatch.setattr(renewal, "HOT", 60 * SECOND)  # a moment that outlasts this test
+    with bench(can(NatProfile())) as b:
+        host, remote = b.host(5000), b.remote(7000)
+        external = b.out(host, remote)
+
+        def send() -> None:
+            assert b.admits(remote, external) if inward else b.out(host, remote) == external
+
+        send()
+        for name in MAPS:
+            b.age(name, 60_000)
+        send()
+        assert max(b.lifetimes("out_udp")) <= 60_000, "the flow is hot"
+        while any(b.lifetimes("hot_udp")):
+            b.age("hot_udp", 1)
+        send()
+        assert all(max(b.lifetimes(name)) > 100_000 for name in MAPS)
 
 
 def test_tcp_timers_follow_the_state_of_the_connection() -> None:

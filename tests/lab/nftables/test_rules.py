@@ -88,6 +88,8 @@ CHANGES = [
         "chain hairpin_udp",
     ),
     ({"hairpinning": Hairpinning.EXTERNAL_SOURCE}, "chain hairpin_answer_udp", "{ udp, tcp } goto drop_hairpin"),
+    ({"udp_timeout": 10 * SECOND}, "set hot_udp {", "masquerade"),
+    ({"udp_timeout": 9 * SECOND}, "set hot_tcp {", "hot_udp"),
     ({"udp_timeout": 90 * SECOND}, "protocol udp; l3proto ip; policy = { unreplied: 89, replied: 89 }", "180s"),
     ({"tcp_timeout": TcpTimeout(established=SECOND * 500, transitory=SECOND * 77)}, " timeout 500s", "7440s"),
     ({"tcp_timeout": TcpTimeout(established=SECOND * 500, transitory=SECOND * 77)}, "timeout 77s; size", "240s"),
