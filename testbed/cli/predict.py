@@ -37,8 +37,7 @@ def command(
     from testbed.cli import predicted
     from testbed.cli.spread import spread
     from testbed.plan import population
-    from testbed.plan.trials import plan_cell
-    from testbed.sim.prediction import Settings
+    from testbed.plan.trials import plan_cell, settings_of
     from testbed.spec.load import load_scenario
 
     if sample is not None and trials is not None:
@@ -49,7 +48,7 @@ def command(
     conditions = population.conditions(wanted, loaded.cells)
     counts = population.trials_of(wanted, loaded.cells, conditions, sample)
     more = population.PLAYED if conditions and sample is None and trials is None else 1
-    settings = Settings(wanted.deadline, wanted.setup_deadline, dict(wanted.parameters))
+    settings = settings_of(wanted)
     cells = spread(
         lambda spec: predicted.predict(plan_cell(spec), settings, wanted.seed, max(counts[spec.id], more)),
         [spec for spec in loaded.cells if spec.id in counts],

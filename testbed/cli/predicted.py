@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from testbed.plan.population import Condition, rate
-from testbed.plan.trials import CellPlan
-from testbed.sim.prediction import Prediction, Settings, can_play, predict_cell
+from testbed.plan.trials import CellPlan, TrialSettings
+from testbed.sim.prediction import Prediction, can_play, predict_cell
 from testbed.spec.factor_rules import text
 from testbed.spec.model import CONTEXT_WRITTEN, Model
 from testbed.spec.population import shares
@@ -46,7 +46,7 @@ class Mixed:
     """How many trials were drawn of each cell; None where cells are weighted."""
 
 
-def predict(plan: CellPlan, settings: Settings, seed: int, trials: int) -> Predicted:
+def predict(plan: CellPlan, settings: TrialSettings, seed: int, trials: int) -> Predicted:
     """The prediction of a cell."""
     if why := can_play(plan):
         return Predicted(plan.id, plan.factors, None, why)

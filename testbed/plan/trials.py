@@ -6,7 +6,7 @@ Rule 1: a trial and its seed are functions of (run's seed, cell, index), so any 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from testbed.plan.addressing import plan_network, server_addresses
@@ -14,7 +14,7 @@ from testbed.plan.events import PlannedEvent, address_changes, plan_events, with
 from testbed.plan.network import Network
 from testbed.plan.seeds import derive
 from testbed.spec.matrix import CellSpec
-from testbed.spec.scenario import Agent
+from testbed.spec.scenario import Agent, Scenario
 from testbed.spec.topology import NodeKind
 
 
@@ -40,6 +40,21 @@ class CellPlan:
     def controlling(self) -> str:
         """The end that decides."""
         return self.ends[0]
+
+
+@dataclass(frozen=True, slots=True)
+class TrialSettings:
+    """What is the same for every trial of a run; durations in nanoseconds."""
+
+    deadline: int
+    setup_deadline: int
+    parameters: Mapping[str, object] = field(default_factory=dict)
+    """Of the strategy."""
+
+
+def settings_of(scenario: Scenario) -> TrialSettings:
+    """What a scenario says of every trial."""
+    return TrialSettings(scenario.deadline, scenario.setup_deadline, dict(scenario.parameters))
 
 
 def plan_cell(spec: CellSpec) -> CellPlan:

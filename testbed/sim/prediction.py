@@ -24,10 +24,10 @@ from testbed.link.model import LINK_HEADER, Arrival, Direction
 from testbed.nat.behaviour import is_native
 from testbed.plan.network import Network
 from testbed.plan.outcomes import Outcome
-from testbed.plan.trials import CellPlan, trial_seed
+from testbed.plan.trials import CellPlan, TrialSettings, trial_seed
 from testbed.sim.network import link_seed
 from testbed.sim.routes import Routes
-from testbed.sim.trial import Played, Settings, can_play, play
+from testbed.sim.trial import Played, can_play, play
 from testbed.spec.link import Impairment
 from testbed.spec.profile import Dependence
 from testbed.stats import CONFIDENCE, Proportion, Sample, wilson
@@ -58,7 +58,7 @@ class Prediction:
     """Both in seconds, one value a trial, censored where it was not reached."""
 
 
-def predict_cell(plan: CellPlan, settings: Settings, seed: int, trials: int) -> Prediction:
+def predict_cell(plan: CellPlan, settings: TrialSettings, seed: int, trials: int) -> Prediction:
     """The prediction for a cell of a run with this seed. `trials`: how many are played where chance decides.
 
     Raises UsageError where the cell cannot be played (`can_play`).
@@ -68,7 +68,7 @@ def predict_cell(plan: CellPlan, settings: Settings, seed: int, trials: int) -> 
     return _summary("simulated", list(_trials(plan, settings, seed, trials)), settings)
 
 
-def is_certain(plan: CellPlan, settings: Settings) -> bool:
+def is_certain(plan: CellPlan, settings: TrialSettings) -> bool:
     """Whether no die can change how a trial of the cell comes out (Rule 2)."""
     return (
         not plan.events
@@ -79,7 +79,7 @@ def is_certain(plan: CellPlan, settings: Settings) -> bool:
     )
 
 
-def _is_blind(plan: CellPlan, settings: Settings) -> bool:
+def _is_blind(plan: CellPlan, settings: TrialSettings) -> bool:
     """Whether ports are but names in this cell."""
     return strategy(plan.strategy, settings.parameters).is_plain and all(
         _is_ample(plan.network, name, plan.ends) for name, box in plan.network.boxes.items() if box.translation
@@ -100,7 +100,7 @@ def _is_ample(network: Network, name: str, ends: tuple[str, str]) -> bool:
     return ports >= AMPLE and (below < len(ends) or not shares)
 
 
-def _trials(plan: CellPlan, settings: Settings, seed: int, trials: int) -> Iterator[Played]:
+def _trials(plan: CellPlan, settings: TrialSettings, seed: int, trials: int) -> Iterator[Played]:
     routes, seeds = Routes(plan.network), [trial_seed(seed, plan.id, index) for index in range(trials)]
     jitters = any(line.impairment.jitter for line in routes.lines)
     if jitters or plan.events or not _is_blind(plan, settings):
@@ -133,7 +133,7 @@ def _lets_all_pass(routes: Routes, seed: int, offered: Sequence[int]) -> bool:
     return True
 
 
-def _summary(source: Source, played: Sequence[Played], settings: Settings) -> Prediction:
+def _summary(source: Source, played: Sequence[Played], settings: TrialSettings) -> Prediction:
     outcomes = Counter(str(trial.verdict.outcome) for trial in played)
     direct, n = outcomes[Outcome.DIRECT], len(played)
     exact = Proportion(direct / n, direct / n, direct / n, CONFIDENCE, "exact", n)
@@ -153,4 +153,4 @@ def _sample(times: Sequence[int | None], limit: int) -> Sample:
     return Sample(known, (seconds(limit),) * (len(times) - len(known)))
 
 
-__all__ = ["Prediction", "Settings", "can_play", "is_certain", "predict_cell"]
+__all__ = ["Prediction", "can_play", "is_certain", "predict_cell"]

@@ -10,7 +10,7 @@ Both ends start at the same instant; a lab's start some milliseconds apart.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from random import Random
 from typing import Any
 
@@ -19,7 +19,7 @@ from testbed.errors import UsageError
 from testbed.plan.events import PlannedEvent
 from testbed.plan.outcomes import Claim, End, Outcome, Passage, Verdict, judge
 from testbed.plan.seeds import derive
-from testbed.plan.trials import CellPlan
+from testbed.plan.trials import CellPlan, TrialSettings
 from testbed.sim.network import Attached, Certainty, Crowded, Lost, Seen, VirtualNetwork
 from testbed.sim.quic_connection import ModelledConnector
 from testbed.sim.routes import Routes
@@ -46,15 +46,6 @@ ENDS: Mapping[str, Callable[..., Peer]] = {"udp": UdpPeer, "quic": modelled_quic
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
-    """What is the same for every trial of a run; durations in nanoseconds."""
-
-    deadline: int
-    setup_deadline: int
-    parameters: Mapping[str, object] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
 class Played:
     """A trial that was played."""
 
@@ -75,7 +66,12 @@ class Played:
 
 
 def play(
-    plan: CellPlan, settings: Settings, seed: int, *, routes: Routes | None = None, certainty: Certainty | None = None
+    plan: CellPlan,
+    settings: TrialSettings,
+    seed: int,
+    *,
+    routes: Routes | None = None,
+    certainty: Certainty | None = None,
 ) -> Played:
     """The trial of `plan` with this seed. `routes`: of its network, where they are known already.
 
@@ -100,7 +96,7 @@ def can_play(plan: CellPlan) -> str | None:
 
 
 class _Trial:
-    def __init__(self, plan: CellPlan, settings: Settings, seed: int, network: VirtualNetwork) -> None:
+    def __init__(self, plan: CellPlan, settings: TrialSettings, seed: int, network: VirtualNetwork) -> None:
         if why := can_play(plan):
             raise UsageError(why)
         self._plan, self._settings, self._seed = plan, settings, seed

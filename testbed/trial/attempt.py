@@ -10,7 +10,6 @@ Rule 4: a watchdog on the wall clock, later than every deadline, makes `broken` 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -27,7 +26,7 @@ from testbed.lab.events import apply
 from testbed.lab.lab import Lab
 from testbed.plan.events import PlannedEvent
 from testbed.plan.seeds import derive
-from testbed.plan.trials import CellPlan
+from testbed.plan.trials import CellPlan, TrialSettings
 from testbed.spec.scenario import Command
 from testbed.traversal.candidates import Role
 from testbed.traversal.events import Event
@@ -39,15 +38,6 @@ DRAIN_EVERY = 0.05
 GRACE = 10.0
 """Seconds beyond all deadlines after which a trial is taken for hung."""
 REFERENCE = {"quic": run_quic_agent, "udp": run_udp_agent}
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What is the same for every trial of a run."""
-
-    deadline: int
-    setup_deadline: int
-    parameters: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +61,7 @@ class Attempt:
     broken: str | None = None
 
 
-def run_attempt(lab: Lab, cell: CellPlan, settings: Settings, seed: int) -> Attempt:
+def run_attempt(lab: Lab, cell: CellPlan, settings: TrialSettings, seed: int) -> Attempt:
     """Run both ends of `cell` in `lab` until both are finished."""
     attempt = Attempt(seen={name: [] for name in cell.ends})
     try:
@@ -86,7 +76,7 @@ def first_error(error: BaseException) -> BaseException:
     return first_error(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
 
 
-async def _run(lab: Lab, cell: CellPlan, settings: Settings, seed: int, attempt: Attempt) -> None:
+async def _run(lab: Lab, cell: CellPlan, settings: TrialSettings, seed: int, attempt: Attempt) -> None:
     limit = seconds(settings.setup_deadline + settings.deadline) + GRACE
     stop = trio.Event()
     with trio.move_on_after(limit) as watchdog:
@@ -111,7 +101,7 @@ async def _run(lab: Lab, cell: CellPlan, settings: Settings, seed: int, attempt:
         attempt.broken = f"the trial hung: an end was not finished {limit:g} s after its start"
 
 
-def _setup(cell: CellPlan, name: str, servers: ServerAddresses, settings: Settings, seed: int) -> AgentSetup:
+def _setup(cell: CellPlan, name: str, servers: ServerAddresses, settings: TrialSettings, seed: int) -> AgentSetup:
     controlling, controlled = cell.ends
     return AgentSetup(
         name=name,

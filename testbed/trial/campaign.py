@@ -23,7 +23,7 @@ from testbed.lab import events, links, namespaces, probe
 from testbed.lab.blueprint import Blueprint, Links, draw
 from testbed.plan import population
 from testbed.plan.outcomes import Outcome
-from testbed.plan.trials import CellPlan, plan_cell, trial_seed
+from testbed.plan.trials import CellPlan, plan_cell, settings_of, trial_seed
 from testbed.results.document import Document, Lab, Prediction
 from testbed.results.environment import environment
 from testbed.results.folder import Folder, run_name
@@ -31,12 +31,11 @@ from testbed.results.inputs import Manifest
 from testbed.results.population import PlannedPopulation
 from testbed.results.record import CAPTURE_LOST, Key, Record, warning_kind
 from testbed.results.summary import PlannedCell, Run, plain, summarise
-from testbed.sim import prediction as sim
 from testbed.spec import scenario as spec
 from testbed.spec.loader import LoadedScenario
 from testbed.spec.population import shares
 from testbed.spec.scenario import Command
-from testbed.trial.attempt import GRACE, Settings
+from testbed.trial.attempt import GRACE
 from testbed.trial.engine import Engine, Finished
 from testbed.trial.forecast import Forecast
 from testbed.trial.interrupt import Interrupt
@@ -95,7 +94,7 @@ class Campaign:
             quic.warm()
         self._blueprints = _blueprints(self.plans, self.links)
         self._refuted = refuted(self.plans) if choices.nat_test else {}
-        self._settings = Settings(scenario.deadline, scenario.setup_deadline, dict(scenario.parameters))
+        self._settings = settings_of(scenario)
         self._cores = len(os.sched_getaffinity(0))
         self.manifest = Manifest(
             run=run_name(scenario.name, scenario.seed, now),
@@ -161,8 +160,7 @@ class Campaign:
 
     def forecast(self) -> Forecast:
         """Begin to find out what the model says of the cells."""
-        scenario = self._loaded.scenario
-        settings = sim.Settings(scenario.deadline, scenario.setup_deadline, dict(scenario.parameters))
+        scenario, settings = self._loaded.scenario, self._settings
         if not self._conditions:
             return Forecast(self.plans, settings, scenario.seed, scenario.trials)
         whole = [plan_cell(cell) for cell in self._loaded.cells]  # what a sample has left out, too

@@ -15,12 +15,12 @@ from testbed.errors import UsageError
 from testbed.lab import pcapng
 from testbed.lab.capture import monotonic_of
 from testbed.plan.outcomes import Outcome
-from testbed.plan.trials import CellPlan, plan_cell
+from testbed.plan.trials import CellPlan, TrialSettings, plan_cell, settings_of
 from testbed.results.explanation import Explanation, Theory
 from testbed.results.folder import CAPTURES, capture_name, read_records
 from testbed.results.inputs import INPUTS, Manifest, read_inputs
 from testbed.results.record import Record
-from testbed.sim.trial import Settings, can_play, play
+from testbed.sim.trial import can_play, play
 from testbed.spec.load import load_scenario
 from testbed.spec.loader import LoadedScenario
 from testbed.spec.places import FileKind
@@ -49,7 +49,7 @@ def explain(folder: Path, word: str | None) -> Explanation:
     plan = plan_cell(spec)
     said = read_events(record)
     journeys = _captured(folder, record, plan, said, notes)
-    settings = Settings(loaded.scenario.deadline, loaded.scenario.setup_deadline, dict(loaded.scenario.parameters))
+    settings = settings_of(loaded.scenario)
     return build(manifest.run, record, plan, said, journeys, settings, notes)
 
 
@@ -59,7 +59,7 @@ def build(
     plan: CellPlan,
     said: Events,
     journeys: list[Journey] | None,
-    settings: Settings,
+    settings: TrialSettings,
     notes: list[str],
 ) -> Explanation:
     """The explanation of a trial. `journeys`: of its packets, where they were kept."""
@@ -102,7 +102,7 @@ def read_events(record: Record) -> Events:
 
 
 def _theory(
-    record: Record, plan: CellPlan, said: Events, seen: Traffic | None, settings: Settings, notes: list[str]
+    record: Record, plan: CellPlan, said: Events, seen: Traffic | None, settings: TrialSettings, notes: list[str]
 ) -> tuple[Theory | None, Traffic | None]:
     """What the model says of it, and its traffic; nothing of trials that say nothing about the peers."""
     if not record.outcome.counts:

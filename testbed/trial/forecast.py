@@ -15,9 +15,8 @@ from types import TracebackType
 from typing import Self
 
 from testbed.lab.processes import die_with_parent
-from testbed.plan.trials import CellPlan
+from testbed.plan.trials import CellPlan, TrialSettings
 from testbed.results.document import Prediction
-from testbed.sim import prediction as sim
 from testbed.sim.prediction import can_play, predict_cell
 from testbed.trial.interrupt import leave_to_parent
 
@@ -29,7 +28,7 @@ _LOWEST = 19
 class Forecast:
     """The predictions of a run. A context: left early, its process is ended."""
 
-    def __init__(self, plans: Sequence[CellPlan], settings: sim.Settings, seed: int, trials: int) -> None:
+    def __init__(self, plans: Sequence[CellPlan], settings: TrialSettings, seed: int, trials: int) -> None:
         """Begins at once. `trials`: how many each cell of the run has."""
         source, sink = os.pipe()
         parent = os.getpid()
@@ -71,7 +70,7 @@ class Forecast:
 
 
 def _be_forecaster(
-    plans: Sequence[CellPlan], settings: sim.Settings, seed: int, trials: int, sink: int, parent: int
+    plans: Sequence[CellPlan], settings: TrialSettings, seed: int, trials: int, sink: int, parent: int
 ) -> None:
     try:
         die_with_parent(parent)
@@ -89,7 +88,7 @@ def _be_forecaster(
         os._exit(0)
 
 
-def _predict(plan: CellPlan, settings: sim.Settings, seed: int, trials: int) -> Prediction:
+def _predict(plan: CellPlan, settings: TrialSettings, seed: int, trials: int) -> Prediction:
     found = predict_cell(plan, settings, seed, trials)
     rate, median = found.success_rate, found.time_to_traverse.percentile(0.5).value
     assert rate.value is not None

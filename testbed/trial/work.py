@@ -28,7 +28,7 @@ from testbed.lab.userspace.process import RunningNat, Userspace
 from testbed.lab.wire.process import Wire
 from testbed.lab.wire.report import WireReport
 from testbed.plan.outcomes import CLAIM_REFUTED, Outcome, Verdict, judge
-from testbed.plan.trials import CellPlan
+from testbed.plan.trials import CellPlan, TrialSettings
 from testbed.results.disk import write_whole
 from testbed.results.record import (
     BUSY_MACHINE,
@@ -45,7 +45,7 @@ from testbed.results.record import Event as RecordEvent
 from testbed.results.summary import plain
 from testbed.traversal.events import Connected, to_json
 from testbed.traversal.metrics import Limits, Measured, measure
-from testbed.trial.attempt import Attempt, Settings, run_attempt
+from testbed.trial.attempt import Attempt, run_attempt
 from testbed.trial.door import Door
 from testbed.trial.drops import Drops
 from testbed.trial.evidence import end_of
@@ -66,7 +66,7 @@ class Task:
     index: int
     attempt: int
     seed: int
-    settings: Settings
+    settings: TrialSettings
     keep: CaptureKept
     capture: Path | None
     """Where its packets go, if they are kept."""

@@ -25,10 +25,10 @@ from testbed.lab.blueprint import Blueprint, draw
 from testbed.lab.lab import Lab, build
 from testbed.lab.processes import die_with_parent
 from testbed.plan.seeds import derive
-from testbed.plan.trials import CellPlan
+from testbed.plan.trials import CellPlan, TrialSettings
 from testbed.stats import clopper_pearson
 from testbed.traversal.events import Connected, Prediction
-from testbed.trial.attempt import Attempt, Settings, run_attempt
+from testbed.trial.attempt import Attempt, run_attempt
 from testbed.trial.door import Door, Work
 from testbed.trial.engine import Engine
 from testbed.trial.pace import Pace
@@ -91,7 +91,7 @@ def run(window: int) -> list[dict[str, float]]:
         nat_b="eim-apdf",
     )
     blueprint: Blueprint = draw(plan.network, "wire")
-    settings = Settings(10 * SECOND, 10 * SECOND, {"rounds": 1, "window": window})
+    settings = TrialSettings(10 * SECOND, 10 * SECOND, {"rounds": 1, "window": window})
 
     def workshop() -> Work[int]:
         namespaces.enter_world()

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import pytest
 
 from testbed.plan.outcomes import Outcome
-from testbed.plan.trials import plan_cell, trial_seed
-from testbed.sim.trial import Settings, play
+from testbed.plan.trials import plan_cell, settings_of, trial_seed
+from testbed.sim.trial import play
 from testbed.spec.load import load_scenario
 from tests.run.command import call, records, scenario
 
@@ -186,7 +186,7 @@ rows = pytest.mark.parametrize("row", ROWS, ids=[row.sentence for row in ROWS])
 def test_in_the_model(row: Row, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     loaded = load_scenario(str(write(row, tmp_path)))
-    settings = Settings(loaded.scenario.deadline, loaded.scenario.setup_deadline)
+    settings = settings_of(loaded.scenario)
     for spec in loaded.cells:
         plan = plan_cell(spec)
         played = play(plan, settings, trial_seed(loaded.scenario.seed, plan.id, 0))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Network
 
-from testbed.plan.trials import CellPlan, plan_cell
-from testbed.sim.trial import Played, Settings, play
+from testbed.plan.trials import CellPlan, TrialSettings, plan_cell
+from testbed.sim.trial import Played, play
 from testbed.spec.event import Event as SpecEvent
 from testbed.spec.kinds import kind
 from testbed.spec.link import Impairment, Link
@@ -18,7 +18,7 @@ from testbed.spec.topology import Attachment, Node, NodeKind, Topology
 MS = 1_000_000
 SECOND = 1000 * MS
 TEN = Link(up=Impairment(delay=10 * MS), down=Impairment(delay=10 * MS))
-SETTINGS = Settings(10 * SECOND, 10 * SECOND)
+SETTINGS = TrialSettings(10 * SECOND, 10 * SECOND)
 
 
 def node(what: str, *uplinks: str, link: Link = TEN, lan: str | None = None) -> Node:
@@ -59,7 +59,7 @@ def cell(
     return plan_cell(CellSpec(dict(profiles), topology, given, strategy, agent, ("alice", "bob"), tuple(events)))
 
 
-def trial(plan: CellPlan, seed: int = 1, settings: Settings = SETTINGS) -> Played:
+def trial(plan: CellPlan, seed: int = 1, settings: TrialSettings = SETTINGS) -> Played:
     return play(plan, settings, seed)
 
 

@@ -10,10 +10,10 @@ import pytest
 from testbed.agents.quic import warm
 from testbed.datagram import Endpoint
 from testbed.plan.outcomes import Outcome
-from testbed.plan.trials import CellPlan
+from testbed.plan.trials import CellPlan, TrialSettings
 from testbed.sim import trial as module
 from testbed.sim.quic_connection import ModelledConnection
-from testbed.sim.trial import Played, Settings
+from testbed.sim.trial import Played
 from testbed.spec.profile import NatProfile
 from testbed.traversal.events import Connected
 from testbed.traversal.quic_happenings import Path, Received
@@ -92,7 +92,7 @@ def test_without_a_relay_the_ends_dial_what_signalling_finds() -> None:
         "meet": node("rendezvous", "internet", link=link(delay=10 * MS).model_copy(update={"mtu": 1100})),
     }
     plan = quic(narrow)
-    played = trial(plan, settings=Settings(10 * SECOND, 10 * SECOND))
+    played = trial(plan, settings=TrialSettings(10 * SECOND, 10 * SECOND))
     assert played.verdict.outcome is Outcome.DIRECT
     assert "relay" not in words(played, "alice")
 
@@ -105,7 +105,7 @@ def test_a_strategy_that_is_not_plain_is_dialled() -> None:
 
 
 def test_who_never_learns_of_the_other_gives_up() -> None:
-    played = trial(quic(nat_a=NatProfile(udp_blocked=True)), settings=Settings(3 * SECOND, 3 * SECOND))
+    played = trial(quic(nat_a=NatProfile(udp_blocked=True)), settings=TrialSettings(3 * SECOND, 3 * SECOND))
     assert played.verdict.outcome is Outcome.FAILED
     assert "failed" in words(played, "bob")
 

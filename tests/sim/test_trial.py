@@ -11,9 +11,10 @@ from testbed.lab.events import link_seed as lab_seed
 from testbed.link.model import seeds_of_directions
 from testbed.plan.outcomes import Outcome
 from testbed.plan.seeds import derive
+from testbed.plan.trials import TrialSettings
 from testbed.sim.network import link_seed
 from testbed.sim.routes import Routes
-from testbed.sim.trial import Settings, can_play, play
+from testbed.sim.trial import can_play, play
 from testbed.spec.link import Link
 from testbed.spec.profile import Dependence, Engine, NatProfile, Ports, Unsolicited
 from testbed.spec.scenario import Command
@@ -133,7 +134,7 @@ def test_networks(
     nodes: dict[str, Node], profiles: dict[str, str | NatProfile], types: set[CandidateType] | None
 ) -> None:
     plan = cell(nodes, **profiles)  # type: ignore[arg-type]
-    played = trial(plan, settings=Settings(3 * SECOND, 3 * SECOND))
+    played = trial(plan, settings=TrialSettings(3 * SECOND, 3 * SECOND))
     if types is None:
         assert played.verdict.outcome is not Outcome.DIRECT
     else:
@@ -142,7 +143,7 @@ def test_networks(
 
 
 def test_udp_blocked_is_failed_and_says_where() -> None:
-    played = trial(cell(nat_a=NatProfile(udp_blocked=True)), settings=Settings(3 * SECOND, 3 * SECOND))
+    played = trial(cell(nat_a=NatProfile(udp_blocked=True)), settings=TrialSettings(3 * SECOND, 3 * SECOND))
     assert played.verdict.outcome is Outcome.FAILED
     assert dropped(played, "nat_a") == {"udp-blocked"}
     assert "failed" in words(played, "alice")

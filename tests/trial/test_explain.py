@@ -14,12 +14,12 @@ from testbed.datagram import Endpoint
 from testbed.errors import UsageError
 from testbed.lab import pcapng
 from testbed.lab.pcapng import Point, Seen
-from testbed.plan.trials import CellPlan
+from testbed.plan.trials import CellPlan, TrialSettings
 from testbed.report.explanation import page
 from testbed.results.explanation import Explanation
 from testbed.results.record import Event as RecordEvent
 from testbed.results.record import Happening, Record
-from testbed.sim.trial import Settings, play
+from testbed.sim.trial import play
 from testbed.spec.event import Change
 from testbed.spec.event import Event as SpecEvent
 from testbed.spec.kinds import kind
@@ -666,7 +666,7 @@ def test_a_word_that_means_none_or_several_is_refused(
 # ---------------------------------------------------------------------------- theory
 
 
-def of_model(plan: CellPlan, seed: int = 1, limits: Settings = SETTINGS) -> Record:
+def of_model(plan: CellPlan, seed: int = 1, limits: TrialSettings = SETTINGS) -> Record:
     """The record that a lab would write which does exactly what the model does."""
     played = play(plan, limits, seed)
     said = {name: [RecordEvent.model_validate(to_json(e)) for e in played.events[name]] for name in plan.ends}
@@ -680,7 +680,7 @@ def of_model(plan: CellPlan, seed: int = 1, limits: Settings = SETTINGS) -> Reco
     return record("a cell", 3, outcome, seed=seed, reason=played.verdict.reason, agents=said, nats=nats)
 
 
-def explained(plan: CellPlan, kept: Record, limits: Settings = SETTINGS) -> Explanation:
+def explained(plan: CellPlan, kept: Record, limits: TrialSettings = SETTINGS) -> Explanation:
     return build("a run", kept, plan, read_events(kept), None, limits, [NOT_KEPT])
 
 

@@ -11,11 +11,10 @@ from click.testing import CliRunner, Result
 from testbed import __version__
 from testbed.cli import group
 from testbed.errors import UsageError
-from testbed.plan.trials import plan_cell, trial_seed
+from testbed.plan.trials import plan_cell, settings_of, trial_seed
 from testbed.results.explanation import Explanation
 from testbed.results.folder import Folder
 from testbed.results.inputs import Manifest
-from testbed.sim.trial import Settings
 from testbed.spec.load import load_scenario
 from testbed.trial.explain import NOT_KEPT, explain
 from tests.run.command import call, records, scenario
@@ -40,7 +39,7 @@ def folder(tmp_path: Path) -> Path:
     """Of a run of which only the records are there."""
     loaded = load_scenario(str(scenario(tmp_path, PAIRS)))
     wanted = loaded.scenario
-    limits = Settings(wanted.deadline, wanted.setup_deadline)
+    limits = settings_of(wanted)
     manifest = Manifest(run="a-run", testbed=__version__, seed=wanted.seed)
     with Folder.create(tmp_path / "out", manifest, loaded.files) as made:
         for plan in map(plan_cell, loaded.cells):

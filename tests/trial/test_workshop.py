@@ -13,11 +13,10 @@ import pytest
 
 from testbed.lab.blueprint import draw
 from testbed.plan.outcomes import Outcome
-from testbed.plan.trials import CellPlan
+from testbed.plan.trials import CellPlan, TrialSettings
 from testbed.results.record import Record
 from testbed.spec.profile import Engine, NatProfile
 from testbed.spec.scenario import Command
-from testbed.trial.attempt import Settings
 from testbed.trial.door import Door
 from testbed.trial.work import Task, Workshop
 from tests.agents.test_external import EXAMPLE
@@ -59,7 +58,7 @@ def held() -> tuple[int, int, int]:
 def test_a_trial_leaves_nothing_behind(sentence: str, planned: Callable[[], CellPlan]) -> None:
     """Four of a kind: after the first there are the processes that serve the next ones, and later no more than that."""
     plan = planned()
-    blueprint, settings = draw(plan.network, "wire"), Settings(3 * SECOND, 5 * SECOND)
+    blueprint, settings = draw(plan.network, "wire"), TrialSettings(3 * SECOND, 5 * SECOND)
     reading, writing = os.pipe()
     worker = os.fork()
     if worker == 0:
