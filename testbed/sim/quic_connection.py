@@ -1,7 +1,6 @@
 """A QUIC connection without QUIC's bytes: its packets, its rules, and nothing that keeps them from being read.
 
-Rule 1: a packet is its connection's id, a number, the address that it is sent to and frames. What is encrypted in QUIC
-        is in the open here, since nobody else reads it. The address stands for OBSERVED_ADDRESS.
+Rule 1: a packet (quic_packets.py) is in the open, since nobody else reads it.
 Rule 2: the handshake is three flights and a word: hello; the server's answer, which completes it for the client;
         finished, which completes it for the server; done, which confirms it for the client (RFC 9001 §4.1.2). Until
         the server has heard `finished` it sends at most three times what it has received (RFC 9000 §8.1).
@@ -11,8 +10,6 @@ Rule 4: a path that was not used is validated by a challenge and its response, w
         from. The client moves when it is told to; the server follows its newest packet that is more than a probe
         (RFC 9000 §9.3), and challenges a path that is new to it. A round that is higher than the last one cancels the
         probes and the PUNCH_ME_NOW of the older, and one that is not changes nothing.
-Rule 5: handshake packets and probes have 1200 bytes (RFC 9000 §8.2.1, §14.1). Others have the size that they have here,
-        some tens of bytes more than QUIC's.
 
 Not here: congestion control (nothing here fills a path), key updates, limits of connection ids. Nothing closes a
 connection: the certificate of the other end is its own, and an end that gives up is silent.
@@ -20,12 +17,12 @@ connection: the certificate of the other end is its own, and an end that gives u
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from random import Random
-from typing import Any, TypeAlias
 
 from testbed.datagram import Endpoint
+from testbed.sim import quic_packets
+from testbed.sim.quic_packets import Frame
 from testbed.traversal.quic_connection import PAIR_LIMIT
 from testbed.traversal.quic_happenings import (
     Answered,
@@ -39,15 +36,10 @@ from testbed.traversal.quic_happenings import (
     Received,
 )
 
-FIRST_BYTE = b"\x50"
-"""One of QUIC's short headers (RFC 9443), for whoever tells protocols apart."""
-FULL = 1200
 FIRST_TIMEOUT = 200_000_000
 """Nanoseconds to the first probe timeout where no RTT is known: twice aioquic's guess of it."""
 ACK_DELAY = 25_000_000
 AMPLIFICATION = 3
-
-Frame: TypeAlias = "list[Any]"
 
 
 @dataclass(slots=True)
@@ -97,7 +89,7 @@ class ModelledConnection:
 
     def owns(self, data: bytes) -> bool:
         """Whether a packet is for this connection."""
-        return data.startswith(_opening(self._identity))
+        return data.startswith(quic_packets.opening(self._identity))
 
     def send(self, data: bytes) -> None:
         """Application bytes in a DATAGRAM frame, by the path in use."""
@@ -142,7 +134,7 @@ class ModelledConnection:
 
     def receive(self, data: bytes, path: Path, now: int) -> None:
         """A packet that is this connection's came by *path*."""
-        _, number, observed, frames = _read(data)
+        _, number, observed, frames = quic_packets.decode(data)
         came_by, path = path, self.counts_as.get(path, path)
         if self._is_client and path != self.active and not (self.is_admitting and self.is_confirmed):
             return
@@ -204,10 +196,7 @@ class ModelledConnection:
 
     def _packet(self, frames: list[Frame], path: Path, *, is_full: bool) -> bytes:
         self._number += 1
-        packet = [self._identity, self._number, str(path.remote), frames]
-        body = json.dumps(packet, separators=(",", ":")).encode()
-        data = FIRST_BYTE + body
-        return data.ljust(FULL, b" ") if is_full else data
+        return quic_packets.encode(self._identity, self._number, path.remote, frames, is_full=is_full)
 
     def _patience(self) -> int:
         return FIRST_TIMEOUT if self._rtt is None else 3 * self._rtt + ACK_DELAY
@@ -307,22 +296,12 @@ class ModelledConnector:
 
     def accept(self, data: bytes, path: Path, token: bytes, now: int) -> ModelledConnection | None:
         """Server: begin with this packet; None where it is no hello of the other end's."""
-        if not data.startswith(FIRST_BYTE):
+        if not data.startswith(quic_packets.FIRST_BYTE):
             return None
-        identity, _, _, frames = _read(data)
+        identity, _, _, frames = quic_packets.decode(data)
         is_hello = any(frame[0] == "promise" and frame[2] == ["hello"] for frame in frames)
         if not is_hello or identity.split("/")[0] != token.hex():
             return None
         connection = ModelledConnection(identity, path, is_client=False, fingerprint=self._fingerprint)
         connection.receive(data, path, now)
         return connection
-
-
-def _opening(identity: str) -> bytes:
-    return FIRST_BYTE + f'["{identity}",'.encode()
-
-
-def _read(data: bytes) -> tuple[str, int, str, list[Frame]]:
-    """The connection's id, the number, the address that it was sent to and the frames of a packet."""
-    identity, number, observed, frames = json.loads(data[1:])
-    return identity, number, observed, frames
