@@ -10,7 +10,7 @@ Rule 4: its death shows as silence in the lab, which looks like a network that i
         the pidfd of each child, and a child that died is a broken lab.
 
 A message, either way, is one byte of kind, four of length, and the payload. Orders are pickles: both ends are one
-program.
+program. Behind an order come the descriptors of its namespaces, as many in a message as the kernel takes.
 """
 
 from __future__ import annotations
@@ -65,11 +65,12 @@ class Child:
     def begin(self, order: object, namespaces: Sequence[Namespace]) -> None:
         """Begin to serve, and come back at once; `wait` before it is needed. Raises BrokenError where it is dead."""
         self.is_serving = True
-        payload = pickle.dumps(order)
+        descriptors = [one.fd for one in namespaces]
         try:
-            socket.send_fds(self._control, [_HEADER.pack(BEGIN, len(payload))], [one.fd for one in namespaces])
-            self._control.sendall(payload)
-        except OSError:
+            send(self._control, BEGIN, pickle.dumps((order, len(descriptors))))
+            for first in range(0, len(descriptors), _MOST_DESCRIPTORS):
+                socket.send_fds(self._control, [b"+"], descriptors[first : first + _MOST_DESCRIPTORS])
+        except (BrokenPipeError, ConnectionResetError):
             raise self._death() from None
 
     def wait(self) -> None:
@@ -213,11 +214,17 @@ def _live(parent: int, control: socket.socket, serve: Serve) -> None:
 
 def _read_order(control: socket.socket) -> tuple[Any, Sequence[int]] | None:
     """The next order, and the descriptors of its namespaces; None at the end."""
-    header, descriptors, _, _ = socket.recv_fds(control, _HEADER.size, _MOST_DESCRIPTORS)
-    if not header:
+    message = read(control)
+    if message is None:
         return None
-    _, length = _HEADER.unpack(header)
-    return pickle.loads(control.recv(length, socket.MSG_WAITALL)), descriptors
+    order, count = pickle.loads(message[1])
+    descriptors: list[int] = []
+    while len(descriptors) < count:
+        data, received, _, _ = socket.recv_fds(control, 1, _MOST_DESCRIPTORS)
+        if not data:
+            return None
+        descriptors += received
+    return order, descriptors
 
 
 def enter(descriptor: int) -> None:
