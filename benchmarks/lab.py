@@ -15,12 +15,10 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.paired import promise, said, show, take_turns
-from testbed.lab import namespaces
 from testbed.lab.blueprint import Blueprint, draw
 from testbed.lab.lab import build
 from testbed.lab.nftables.prepare import text
@@ -97,7 +95,7 @@ def _without_impairments(network: Network) -> Network:
 
 
 def _ours(blueprint: Blueprint, *, capture: bool = True) -> None:
-    with closing(namespaces.new_namespace()) as world, world, build(blueprint, 1, capture=capture):
+    with build(blueprint, 1, capture=capture):
         pass
 
 

@@ -111,7 +111,7 @@ def _measured(
 
 
 def measure(subject: Subject, form: Form) -> Certificate:
-    """Measure one NAT, in the world that this process is in."""
+    """Measure one NAT, in a lab of its own."""
     profile = subject.profile
     expected = expectations(profile, engine_of(profile))
     if form == "quick":

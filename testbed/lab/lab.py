@@ -1,7 +1,7 @@
 """A network made by Linux: namespaces, links, NATs and captures, out of a blueprint.
 
-Rule 1: nothing has a name outside this process. Namespaces are descriptors; when the process ends, by whatever
-        signal, the kernel removes them and all that is in them.
+Rule 1: nothing has a name outside this process, and nothing is made where the caller is. Namespaces are descriptors;
+        when the process ends, by whatever signal, the kernel removes them and all that is in them.
 Rule 2: a lab is ready when `build` returns: devices are up, carriers are there, rules are loaded, captures run.
 Rule 3: what is opened in a box (sockets, programs) is opened by this process inside its namespace.
 """
@@ -98,21 +98,21 @@ def build(
     wire: Wire | None = None,
     userspace: Userspace | None = None,
 ) -> Lab:
-    """Make it, in the world that this process is in. Raises MachineError, BrokenError; then nothing remains.
+    """Make it, in a world of its own: where the thread is, nothing changes.
+
+    Raises MachineError, BrokenError; then nothing remains.
 
     `seed`: of every die of the lab: links, ports of NATs. `wire`, `userspace`: processes that serve nobody now, for a
     lab that needs them; without them the lab makes its own.
     """
     with ExitStack() as scope:
         _allow_descriptors(blueprint.descriptors + 64 + 4 * len(blueprint.boxes))
-        world = _place(namespaces.own_namespace(), blueprint.world_fd, scope)
-        sysctl.configure(forwards=False)
-        boxes = _make_namespaces(blueprint, scope)
+        world, boxes = _make_namespaces(blueprint, scope)
         # The slow starters first: they wait for the kernel while the rest is made.
         wire = _start_wire(blueprint, world, seed, scope, wire) if blueprint.wires else None
         userspace = _start_userspace(blueprint, boxes, seed, scope, userspace)
         captured = _start_capture(blueprint, boxes, scope) if capture else None
-        with Netlink() as link:
+        with world, Netlink() as link:
             link.send(blueprint.devices)
             link.send(blueprint.world)
         drop_logs: dict[str, DropLog] = {}
@@ -152,13 +152,16 @@ def _place(namespace: Namespace, fd: int, scope: ExitStack) -> Namespace:
     return namespace
 
 
-def _make_namespaces(blueprint: Blueprint, scope: ExitStack) -> dict[str, Namespace]:
+def _make_namespaces(blueprint: Blueprint, scope: ExitStack) -> tuple[Namespace, dict[str, Namespace]]:
+    """The world, in which are the far halves of links, and every box."""
     made = {}
     with namespaces.coming_back():
+        world = _place(namespaces.enter_new_namespace(), blueprint.world_fd, scope)
+        sysctl.configure(forwards=False)
         for plan in blueprint.boxes:
             made[plan.box.name] = _place(namespaces.enter_new_namespace(), plan.fd, scope)
             sysctl.configure(forwards=plan.forwards)
-    return made
+    return world, made
 
 
 def _set_up(plan: BoxPlan, seed: int) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -83,7 +83,7 @@ class Workshop:
 
     def __call__(self, task: Task, door: Door) -> None:
         """Run one trial; the record goes through `door`, then the lab is taken apart."""
-        with closing(namespaces.new_namespace()) as world, world, ExitStack() as scope:
+        with ExitStack() as scope:
             with door.building():
                 try:
                     lab = scope.enter_context(self._build(task))

@@ -8,7 +8,7 @@ import signal
 import socket
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -110,12 +110,27 @@ def load(tmp_path: Path) -> Callable[[str], LoadedTopology]:
 
 @contextmanager
 def built(loaded: LoadedTopology, seed: int = 1) -> Iterator[Lab]:
-    """A lab in this process: the far halves of its links lie in a namespace of their own."""
+    """A lab in this process."""
     network = plan_network(loaded.topology, loaded.profiles)
-    with namespaces.coming_back():
-        namespaces.enter_new_namespace().close()
-        with build(draw(network, "wire"), seed) as lab:
-            yield lab
+    with build(draw(network, "wire"), seed) as lab:
+        yield lab
+
+
+def test_nothing_changes_where_a_lab_is_made(load: Callable[[str], LoadedTopology]) -> None:
+    """Neither a device nor a setting, while it is there and afterwards."""
+    settings = ("ipv4/ip_forward", "ipv4/conf/all/send_redirects", "ipv6/conf/all/disable_ipv6")
+
+    def state() -> tuple[dict[str, object], list[str]]:
+        with Netlink() as link:
+            devices = {name: message["flags"] for name, message in link.links().items()}
+        return devices, [Path(f"/proc/sys/net/{name}").read_text() for name in settings]
+
+    loaded = load(TWO_HOMES)
+    with closing(namespaces.new_namespace()) as here, here:
+        before = state()
+        with built(loaded):
+            assert state() == before
+        assert state() == before
 
 
 def ask(lab: Lab, client: str, server: str, *, source: str | None = None, port: int = 7000) -> Endpoint:

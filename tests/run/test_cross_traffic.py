@@ -13,7 +13,7 @@ import select
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from itertools import pairwise
 from math import exp, factorial
 from random import Random
@@ -97,7 +97,7 @@ def run(window: int) -> list[dict[str, float]]:
         namespaces.enter_world()
 
         def work(seed: int, door: Door) -> None:
-            with closing(namespaces.new_namespace()) as world, world, build(blueprint, seed) as lab:
+            with build(blueprint, seed) as lab:
                 with others(lab, plan.servers[0], derive(seed, "others")):
                     attempt = run_attempt(lab, plan, settings, seed)
                 assert attempt.broken is None, attempt.broken
