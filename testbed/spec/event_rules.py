@@ -3,7 +3,7 @@
 Rule 1: an event is about one nat or one link that every cell has, and falls into the time that a trial can last.
 Rule 2: an event that would change nothing is a mistake: a link that is so already, a nat that loses at once what it has
         just lost, two words for one thing at one time.
-Rule 3: what no engine here can do is refused by name, here, and not while a trial runs.
+Rule 3: what cannot be done is refused by name, here, and not while a trial runs.
 """
 
 from __future__ import annotations
@@ -177,7 +177,7 @@ def _about_node(name: str, change: Change, cell: Cell) -> str | None:
     if change is Change.CHANGE_ADDRESS and profile.external_addresses > 1:
         return (
             f"{name!r} has {profile.external_addresses} external addresses ({profile.name}): "
-            "no engine can change those of a pool while it runs"
+            "an event can change one, and not those of a pool"
         )
     if not translates and profile.filtering is Dependence.NONE:
         return f"{name!r} lets everything in ({profile.name}): it has no state to lose"
